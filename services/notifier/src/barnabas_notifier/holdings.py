@@ -1,0 +1,51 @@
+"""What this process holds: lease batches by how many of their deliveries are left, and the calls in flight.
+
+Plain bookkeeping on the event loop: a delivery is held from its claim's answer to the commit that ends or releases it.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from barnabas_notifier.lanes import Held
+
+
+@dataclass(slots=True)
+class Holdings:
+    """All of it is dropped at once when the lease is lost."""
+
+    batches: dict[UUID, int] = field(default_factory=dict)
+    """Deliveries left by batch; 0 while its claim is in flight."""
+    calls: dict[Held, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    def expect(self, batch_id: UUID) -> None:
+        """A claim is on its way: its batch may appear in Postgres before we know what it holds."""
+        self.batches[batch_id] = 0
+
+    def unexpect(self, batch_id: UUID) -> None:
+        """The claim failed; if it was committed all the same, the recall hands its deliveries back."""
+        self.batches.pop(batch_id, None)
+
+    def take(self, batch_id: UUID, count: int) -> None:
+        """The claim's deliveries are ours."""
+        if count:
+            self.batches[batch_id] = count
+        else:
+            self.batches.pop(batch_id, None)
+
+    def done_batches(self, leaving: Iterable[Held]) -> list[UUID]:
+        """The batches that will be empty once these have left; nothing changes yet."""
+        going: dict[UUID, int] = {}
+        for held in leaving:
+            going[held.batch_id] = going.get(held.batch_id, 0) + 1
+        return [batch for batch, count in going.items() if self.batches.get(batch) == count]
+
+    def leave(self, leaving: Iterable[Held]) -> None:
+        """These are written, or somebody else's by now."""
+        for held in leaving:
+            left = self.batches.get(held.batch_id, 0) - 1
+            if left > 0:
+                self.batches[held.batch_id] = left
+            else:
+                self.batches.pop(held.batch_id, None)

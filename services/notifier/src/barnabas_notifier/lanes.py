@@ -1,0 +1,234 @@
+"""Lanes: the deliveries that this notifier holds, one bounded queue an endpoint, and whose turn it is.
+
+Turns go round the tenants and, within a tenant, round its endpoints; an endpoint or a tenant at its limit of calls is
+skipped, so a receiver that hangs costs its own lane and nobody else's. Plain bookkeeping: no clock, no network.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from barnabas.postgres.deliveries import ClaimedDelivery
+from barnabas.postgres.live_endpoints import EndpointKey, LiveEndpoint
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One delivery that this process holds, under the worker id and in the lease batch that claimed it."""
+
+    delivery: ClaimedDelivery
+    worker_id: UUID
+    batch_id: UUID
+
+    @property
+    def endpoint_key(self) -> EndpointKey:
+        """Whose lane it is in."""
+        key = self.delivery.key
+        return EndpointKey(key.tenant_id, key.endpoint_id)
+
+
+class Lane:
+    """One endpoint's deliveries in memory."""
+
+    __slots__ = ("calling", "endpoint", "has_parked", "in_turn", "parkings", "promised", "waiting")
+
+    def __init__(self, endpoint: LiveEndpoint) -> None:
+        self.endpoint = endpoint
+        self.waiting: deque[Held] = deque()
+        self.calling = 0
+        self.promised = 0
+        """Places given to a claim that is on its way to the database."""
+        self.has_parked = False
+        """Whether Postgres may have parked deliveries of this endpoint."""
+        self.parkings = 0
+        """Counts them, so that an answer read before the last one was parked doesn't clear `has_parked`."""
+        self.in_turn = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of it is here or known to be in Postgres."""
+        return not (self.waiting or self.calling or self.promised or self.has_parked)
+
+
+class _Tenant:
+    __slots__ = ("calling", "in_turn", "turns")
+
+    def __init__(self) -> None:
+        self.calling = 0
+        self.turns: deque[Lane] = deque()
+        self.in_turn = False
+
+
+class Lanes:
+    """All lanes of this process."""
+
+    def __init__(
+        self, *, lane_rows: int, lanes_rows: int, calls: int, calls_per_tenant: int, calls_per_endpoint: int
+    ) -> None:
+        self._lane_rows = lane_rows
+        self._lanes_rows = lanes_rows
+        self._calls = calls
+        self._calls_per_tenant = calls_per_tenant
+        self._calls_per_endpoint = calls_per_endpoint
+        self._lanes: dict[EndpointKey, Lane] = {}
+        self._tenants: dict[UUID, _Tenant] = {}
+        self._turns: deque[tuple[UUID, _Tenant]] = deque()
+        self._waiting = 0
+        self._promised = 0
+        self._calling = 0
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait in memory for their turn."""
+        return self._waiting
+
+    @property
+    def calling(self) -> int:
+        """Deliveries whose call is in flight."""
+        return self._calling
+
+    def endpoints(self) -> list[EndpointKey]:
+        """The endpoints with a lane."""
+        return list(self._lanes)
+
+    def meet(self, endpoint: LiveEndpoint) -> Lane:
+        """The endpoint's lane, made when there is none, with the endpoint as just read."""
+        lane = self._lanes.get(endpoint.key)
+        if lane is None:
+            lane = self._lanes[endpoint.key] = Lane(endpoint)
+        lane.endpoint = endpoint
+        return lane
+
+    def lane(self, key: EndpointKey) -> Lane | None:
+        """The endpoint's lane, if it has one."""
+        return self._lanes.get(key)
+
+    def promise(self, endpoint: LiveEndpoint) -> bool:
+        """Take one place in the endpoint's lane for a claim; false when the delivery must be parked.
+
+        Behind parked deliveries there is no place: they came first.
+        """
+        lane = self.meet(endpoint)
+        if lane.has_parked or self._room(lane) < 1:
+            self.note_parked(lane)
+            return False
+        self._promise(lane, 1)
+        return True
+
+    def promise_parked(self, limit: int) -> list[tuple[Lane, int]]:
+        """Places for parked deliveries: lanes at least half empty, with how many each takes; promised."""
+        found = []
+        for lane in self._lanes.values():
+            if len(found) == limit:
+                break
+            if lane.has_parked and not lane.promised and len(lane.waiting) <= self._lane_rows // 2:
+                room = self._room(lane)
+                if room > 0:
+                    self._promise(lane, room)
+                    found.append((lane, room))
+        return found
+
+    def keep_promise(self, key: EndpointKey, count: int) -> None:
+        """The claim is over: its places are free, and what it brought is pushed."""
+        lane = self._lanes[key]
+        lane.promised -= count
+        self._promised -= count
+        self._forget_if_idle(lane)
+
+    def note_parked(self, lane: Lane) -> None:
+        """Postgres has, or is about to have, parked deliveries of this lane."""
+        lane.has_parked = True
+        lane.parkings += 1
+
+    def parked_are_taken(self, lane: Lane, parkings: int) -> None:
+        """Postgres had no more of them when it was asked, `parkings` having been read before."""
+        if lane.parkings == parkings:
+            lane.has_parked = False
+            self._forget_if_idle(lane)
+
+    def push(self, held: Iterable[Held]) -> None:
+        """Deliveries that are held now, each into its lane, which exists."""
+        for one in held:
+            lane = self._lanes[one.endpoint_key]
+            lane.waiting.append(one)
+            self._waiting += 1
+            self._give_turn(lane)
+
+    def push_back(self, held: Iterable[Held]) -> None:
+        """Deliveries taken for a call that can't be made just now, each to the front of its lane."""
+        for one in reversed(list(held)):
+            lane = self._lanes[one.endpoint_key]
+            lane.waiting.appendleft(one)
+            self._waiting += 1
+            self.called(one)
+
+    def take(self, limit: int) -> list[Held]:
+        """The next deliveries to be sent, in turn; each counts as a call in flight until `called`."""
+        taken: list[Held] = []
+        while self._turns and len(taken) < limit and self._calling < self._calls:
+            _, tenant = self._turns.popleft()
+            tenant.in_turn = False
+            lane = tenant.turns.popleft()
+            lane.in_turn = False
+            if lane.waiting and lane.calling < self._calls_per_endpoint:
+                taken.append(lane.waiting.popleft())
+                self._waiting -= 1
+                lane.calling += 1
+                tenant.calling += 1
+                self._calling += 1
+            self._give_turn(lane)
+            self._give_tenant_turn(lane.endpoint.key.tenant_id, tenant)
+        return taken
+
+    def called(self, held: Held) -> None:
+        """Its call is over, or won't be made."""
+        lane = self._lanes[held.endpoint_key]
+        tenant = self._tenants[held.endpoint_key.tenant_id]
+        lane.calling -= 1
+        tenant.calling -= 1
+        self._calling -= 1
+        self._give_turn(lane)
+        self._give_tenant_turn(held.endpoint_key.tenant_id, tenant)
+        self._forget_if_idle(lane)
+        if not tenant.calling and not tenant.turns:
+            self._tenants.pop(held.endpoint_key.tenant_id, None)
+
+    def empty(self, lane: Lane) -> list[Held]:
+        """Take out all that waits in one lane."""
+        given = list(lane.waiting)
+        lane.waiting.clear()
+        self._waiting -= len(given)
+        self._forget_if_idle(lane)
+        return given
+
+    def empty_all(self) -> list[Held]:
+        """Take out all that waits."""
+        return [one for lane in list(self._lanes.values()) for one in self.empty(lane)]
+
+    def _room(self, lane: Lane) -> int:
+        own = self._lane_rows - len(lane.waiting) - lane.promised
+        return min(own, self._lanes_rows - self._waiting - self._promised)
+
+    def _promise(self, lane: Lane, count: int) -> None:
+        lane.promised += count
+        self._promised += count
+
+    def _give_turn(self, lane: Lane) -> None:
+        if lane.waiting and not lane.in_turn and lane.calling < self._calls_per_endpoint:
+            tenant_id = lane.endpoint.key.tenant_id
+            tenant = self._tenants.get(tenant_id)
+            if tenant is None:
+                tenant = self._tenants[tenant_id] = _Tenant()
+            lane.in_turn = True
+            tenant.turns.append(lane)
+            self._give_tenant_turn(tenant_id, tenant)
+
+    def _give_tenant_turn(self, tenant_id: UUID, tenant: _Tenant) -> None:
+        if tenant.turns and not tenant.in_turn and tenant.calling < self._calls_per_tenant:
+            tenant.in_turn = True
+            self._turns.append((tenant_id, tenant))
+
+    def _forget_if_idle(self, lane: Lane) -> None:
+        if lane.is_idle and self._lanes.get(lane.endpoint.key) is lane:
+            del self._lanes[lane.endpoint.key]

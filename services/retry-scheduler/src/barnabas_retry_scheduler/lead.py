@@ -1,0 +1,80 @@
+"""The leader's question: one a second, and a bell for each yes.
+
+A process that doesn't lead asks only whether it may. Nothing here acts; the steps do, each in its own file.
+"""
+
+import time
+from datetime import timedelta
+
+import structlog
+
+from barnabas.errors import TransientError
+from barnabas.runtime.periodic import every, retry_pause
+from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.measure import forget_measures
+from barnabas_retry_scheduler.reap_leases import OVERDUE_GRACE_SECONDS
+from barnabas_retry_scheduler.relay_outbox import STALE_SECONDS
+from barnabas_retry_scheduler.resources import Resources
+
+log = structlog.get_logger(__name__)
+
+_QUESTION_SECONDS = 1.0
+_PAUSE_CAP_SECONDS = 5.0
+_CLOCK_SECONDS = 60.0
+
+
+async def lead(resources: Resources, stop: Stop) -> None:
+    """Ask until the stop, then let another one lead."""
+    failures = 0
+    rest = 0.0
+    led = False
+    while not await stop.wait(rest):
+        try:
+            leads = await ask_once(resources)
+        except TransientError as error:
+            resources.leadership.unanswered()
+            failures += 1
+            pause = retry_pause(_QUESTION_SECONDS, failures, jitter=resources.jitter())
+            rest = min(_PAUSE_CAP_SECONDS, pause)
+            log.warning("question_unanswered", code=error.code, reason=str(error), failures=failures)
+            continue
+        failures = 0
+        rest = _QUESTION_SECONDS
+        if leads != led:
+            led = leads
+            log.info("lead_taken" if leads else "lead_lost", holder=str(resources.leadership.holder))
+            if not leads:
+                forget_measures()
+
+
+async def ask_once(resources: Resources) -> bool:
+    """Hold the lead and ask; rings the bells. False when somebody else leads."""
+    leadership, bells = resources.leadership, resources.bells
+    asked_at = time.monotonic()
+    if not await leadership.hold(resources.database):
+        leadership.answered(time.monotonic() - asked_at)
+        return False
+    row = await resources.database.fetchrow(
+        "ask_what_waits", timedelta(seconds=STALE_SECONDS), timedelta(seconds=OVERDUE_GRACE_SECONDS)
+    )
+    assert row is not None
+    leadership.answered(time.monotonic() - asked_at)
+    # A second ahead: the poller itself wakes to the millisecond.
+    if row["timer_at"] is not None and row["timer_at"] <= resources.clock.now() + timedelta(seconds=_QUESTION_SECONDS):
+        bells.timers.ring()
+    if row["outbox_stale"]:
+        bells.outbox.ring()
+    if row["lease_over"]:
+        bells.leases.ring()
+    if row["batch_old"]:
+        bells.overdue.ring()
+    if row["gate_open"]:
+        bells.gates.ring()
+    if row["type_handled"]:
+        bells.types.ring()
+    return True
+
+
+async def keep_clock(resources: Resources, stop: Stop) -> None:
+    """Follow the database's clock."""
+    await every(_CLOCK_SECONDS, resources.clock.synchronise, stop)

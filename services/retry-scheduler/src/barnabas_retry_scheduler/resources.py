@@ -1,0 +1,83 @@
+"""Everything that a retry-scheduler's loops share, opened in order and closed in reverse."""
+
+import os
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from barnabas.domain.ids import Uuid7Source
+from barnabas.errors import TransientError
+from barnabas.kafka.admin import Admin
+from barnabas.kafka.producer import Producer
+from barnabas.postgres.database import Database, open_database
+from barnabas.runtime.clock import DatabaseClock
+from barnabas_retry_scheduler.bells import Bells
+from barnabas_retry_scheduler.delay_line import DelayLine
+from barnabas_retry_scheduler.leadership import Leadership
+from barnabas_retry_scheduler.lost_records import LostRecords
+from barnabas_retry_scheduler.settings import RetrySchedulerSettings
+
+# The question, and a few steps that a yes has woken; the rest waits its turn.
+_CONNECTIONS_MAX = 5
+
+
+@dataclass(slots=True)
+class Resources:
+    """What the loops of one retry-scheduler share. All of it lives on the event loop."""
+
+    settings: RetrySchedulerSettings
+    database: Database
+    producer: Producer
+    admin: Admin
+    clock: DatabaseClock
+    ids: Uuid7Source
+    leadership: Leadership
+    bells: Bells = field(default_factory=Bells)
+    line: DelayLine = field(default_factory=DelayLine)
+    lost: LostRecords = field(default_factory=LostRecords)
+
+    def jitter(self) -> float:
+        """Uniform in [0, 1)."""
+        return random.random()
+
+
+@asynccontextmanager
+async def open_resources(settings: RetrySchedulerSettings) -> AsyncIterator[Resources]:
+    """Open what the loops need."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            open_database(settings.postgres.get_secret_value(), login="engine", size_max=_CONNECTIONS_MAX)
+        )
+
+        async def read_clock() -> datetime:
+            told: datetime = await database.fetchval("read_clock")
+            return told
+
+        clock = DatabaseClock(read_clock)
+        await clock.synchronise()
+        ids = Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom)
+        producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-retry-scheduler"))
+        admin = await stack.enter_async_context(Admin(settings.kafka, client_id="barnabas-retry-scheduler"))
+        leadership = Leadership(ids.mint(), lease_seconds=settings.leader_lease_seconds)
+        try:
+            yield Resources(
+                settings=settings,
+                database=database,
+                producer=producer,
+                admin=admin,
+                clock=clock,
+                ids=ids,
+                leadership=leadership,
+            )
+        finally:
+            # Without it the next leader waits for the lease to run out, which does no harm either.
+            with suppress(TransientError):
+                await leadership.give_up(database)
+
+
+def unready(resources: Resources) -> Iterable[str]:
+    """Why this process should not be counted on just now."""
+    if resources.leadership.reached_seconds == 0.0:
+        yield "Postgres is away"

@@ -1,0 +1,122 @@
+"""What this process holds: claimed jobs, the lease batches they came in, and the attempts that run.
+
+Plain bookkeeping on the event loop: a job is held from its claim's answer to the commit that ends or releases it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from barnabas.domain.attempts import Outcome
+from barnabas.postgres.turns import ClaimedJob
+from barnabas.sdk.app import Handler
+from barnabas.sdk.context import Context
+from barnabas.sdk.running import Interruption, Run
+
+
+class Running(Protocol):
+    """An attempt in flight, here or in a process of its own."""
+
+    async def run(self) -> Run:
+        """Run to the outcome."""
+        ...
+
+    def interrupt(self, reason: Interruption) -> None:
+        """Ask it to end."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One job that this process holds, under the worker id that claimed it."""
+
+    job: ClaimedJob
+    worker_id: UUID
+    batch_id: UUID
+    handler: Handler
+    max_attempts: int
+    timeout_seconds: float
+    context: Context
+    attempt: Running
+    deadline: float
+    """By the event loop's clock."""
+    cancel_requested: bool = False
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that is over and not yet written."""
+
+    held: Held
+    outcome: Outcome
+    seconds: float
+    event_id: UUID
+    """Minted once, so that a write which has to be tried again tells the same event."""
+
+
+@dataclass(slots=True)
+class Holdings:
+    """Every job held, by id, and how many of each lease batch are left."""
+
+    jobs: dict[UUID, Held] = field(default_factory=dict)
+    batches: dict[UUID, int] = field(default_factory=dict)
+    """Jobs left by batch; 0 while its claim is in flight."""
+    empty: list[UUID] = field(default_factory=list)
+    """Batches whose last job is written; their rows are deleted with the next turn, or when idle."""
+    deleting: set[UUID] = field(default_factory=set)
+
+    def expect(self, batch_id: UUID) -> None:
+        """A claim is on its way: its batch may appear in Postgres before we know what it holds."""
+        self.batches[batch_id] = 0
+
+    def unexpect(self, batch_id: UUID) -> None:
+        """The claim failed or gave nothing; if it was committed all the same, the recall hands its jobs back."""
+        if not self.batches.get(batch_id):
+            self.batches.pop(batch_id, None)
+
+    def take(self, batch_id: UUID, held: Iterable[Held]) -> None:
+        """The claim's jobs are ours."""
+        count = 0
+        for one in held:
+            self.jobs[one.job.job_id] = one
+            count += 1
+        if count:
+            self.batches[batch_id] = count
+        else:
+            self.batches.pop(batch_id, None)
+
+    def leave(self, leaving: Iterable[Held]) -> None:
+        """These jobs are written, or somebody else's by now."""
+        for held in leaving:
+            if self.jobs.get(held.job.job_id) is held:
+                del self.jobs[held.job.job_id]
+            left = self.batches.get(held.batch_id, 0) - 1
+            if left > 0:
+                self.batches[held.batch_id] = left
+            elif self.batches.pop(held.batch_id, None) is not None:
+                self.empty.append(held.batch_id)
+
+    def take_empty(self) -> list[UUID]:
+        """Batches to delete; the caller gives them back with `untaken` if its transaction fails.
+
+        A batch is deleted only after the commit that let its last job go: two turns may share its jobs, and a row that
+        went too early would hide the other turn's jobs from the reaper.
+        """
+        taken, self.empty = self.empty, []
+        self.deleting.update(taken)
+        return taken
+
+    def deleted(self, batch_ids: Iterable[UUID]) -> None:
+        """They are gone."""
+        self.deleting.difference_update(batch_ids)
+
+    def untaken(self, batch_ids: list[UUID]) -> None:
+        """They were not deleted after all."""
+        self.deleting.difference_update(batch_ids)
+        self.empty += batch_ids
+
+    def knows(self, batch_id: UUID) -> bool:
+        """Whether a batch that Postgres has is one of ours."""
+        return batch_id in self.batches or batch_id in self.deleting or batch_id in self.empty

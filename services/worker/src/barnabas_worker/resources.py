@@ -1,0 +1,118 @@
+"""Everything a worker's loops share, opened in order and closed in reverse."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from barnabas.domain.grouping import RateMeter
+from barnabas.domain.ids import Uuid7Source
+from barnabas.kafka.producer import Producer
+from barnabas.kafka.teller import Teller
+from barnabas.postgres.database import Database, open_database
+from barnabas.postgres.dictionaries import job_types
+from barnabas.runtime.clock import DatabaseClock
+from barnabas.sdk.app import Handler
+from barnabas.sdk.loading import load_handlers
+from barnabas.sdk.processes import ChildProcesses
+from barnabas.sdk.threads import HandlerThreads
+from barnabas_worker.holdings import Ended, Holdings
+from barnabas_worker.identity import Identity
+from barnabas_worker.look_ahead import Records
+from barnabas_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from barnabas_worker.turns import Turns
+
+
+@dataclass(slots=True)
+class Resources:
+    """What the loops of one worker share. All of it lives on the event loop."""
+
+    settings: WorkerSettings
+    database: Database
+    producer: Producer
+    teller: Teller
+    clock: DatabaseClock
+    ids: Uuid7Source
+    handlers: Mapping[int, Handler]
+    """By the number of their type."""
+    identity: Identity
+    records: Records
+    threads: HandlerThreads
+    children: ChildProcesses
+    holdings: Holdings = field(default_factory=Holdings)
+    finished: list[Ended] = field(default_factory=list)
+    """Attempts that are over and not yet written."""
+    arrivals: RateMeter = field(default_factory=RateMeter)
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever there may be something for a turn to do."""
+    turns: "Turns | None" = None
+    """Set by the loop that takes turns."""
+    connected: bool = True
+    """Whether the last turn reached Postgres."""
+
+    def type_ids(self) -> list[int]:
+        """The numbers of the types that this worker handles."""
+        return list(self.handlers)
+
+    def jitter(self) -> float:
+        """Uniform in [0, 1)."""
+        return random.random()
+
+
+@asynccontextmanager
+async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
+    """Open what the loops need; raises before anything is taken when a part of it can't be had."""
+    handlers = load_handlers(settings.app, allow_private_targets=settings.allow_private_endpoints)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            # A connection for each turn, one for the recall and the rest of the periodic statements.
+            open_database(settings.postgres.get_secret_value(), login="engine", size_max=settings.turns + 3)
+        )
+
+        async def read_clock() -> datetime:
+            told: datetime = await database.fetchval("read_clock")
+            return told
+
+        clock = DatabaseClock(read_clock)
+        await clock.synchronise()
+        ids = Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom)
+        numbers = await job_types(database).ids(handlers)
+        producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-worker"))
+        by_number = {numbers[name]: handler for name, handler in handlers.items()}
+        threads = HandlerThreads(settings.slots)
+        stack.callback(threads.shutdown, wait=False)
+        children = ChildProcesses(
+            app=settings.app,
+            running_max=settings.children,
+            allow_private_targets=settings.allow_private_endpoints,
+            log_level=settings.log_level,
+            log_form=settings.log_format,
+        )
+        stack.push_async_callback(children.close)
+        yield Resources(
+            settings=settings,
+            database=database,
+            producer=producer,
+            teller=Teller(producer),
+            clock=clock,
+            ids=ids,
+            handlers=by_number,
+            identity=Identity(settings, ids, type_ids=list(by_number)),
+            records=Records(bytes_max=settings.look_ahead_bytes),
+            threads=threads,
+            children=children,
+        )
+
+
+def unready(resources: Resources) -> Iterable[str]:
+    """Why this worker should not be counted on just now."""
+    if not resources.identity.alive:
+        yield "no lease"
+    if not resources.connected:
+        yield "Postgres is away"

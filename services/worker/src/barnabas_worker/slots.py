@@ -1,0 +1,84 @@
+"""Slots: long-lived tasks that run one attempt after another.
+
+A task per job would cost more than an echo does. The pool grows to its size on demand; a slot whose sync handler was
+given up stays taken until the thread returns.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from barnabas.runtime import metrics
+from barnabas.sdk.running import Run
+from barnabas_worker.deadlines import Deadlines
+from barnabas_worker.holdings import Held
+
+log = structlog.get_logger(__name__)
+
+
+class Slots:
+    """`size` attempts at once. `on_end(held, run, seconds)` is called on the loop when one is over."""
+
+    def __init__(
+        self, size: int, group: asyncio.TaskGroup, deadlines: Deadlines, on_end: Callable[[Held, Run, float], None]
+    ) -> None:
+        self.size = size
+        self._group = group
+        self._deadlines = deadlines
+        self._on_end = on_end
+        self._idle: list[asyncio.Future[Held]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.stuck = 0
+        """Slots whose attempt has ended and whose thread has not."""
+        self._busy = 0
+        metrics.slots_total.set(size)
+
+    @property
+    def busy(self) -> int:
+        """Slots that are taken."""
+        return self._busy
+
+    @property
+    def free(self) -> int:
+        """Attempts that may be started now."""
+        return self.size - self._busy
+
+    def start(self, held: Held) -> None:
+        """Run it now; the caller has claimed for free slots only."""
+        self._busy += 1
+        metrics.slots_busy.set(self._busy)
+        while self._idle:
+            waiting = self._idle.pop()
+            if not waiting.done():
+                waiting.set_result(held)
+                return
+        task = self._group.create_task(self._work(held), name="slot")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """End the slots; what still runs in them is dropped by the caller."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _work(self, held: Held) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            started = time.monotonic()
+            self._deadlines.add(held.deadline, held)
+            run = await held.attempt.run()
+            held.ended = True
+            self._on_end(held, run, time.monotonic() - started)
+            if run.still_running is not None:
+                # The thread can't be ended: its slot comes back when it does.
+                self.stuck += 1
+                log.warning("thread_still_running", job_type=held.handler.type, stuck=self.stuck)
+                await asyncio.wait([asyncio.wrap_future(run.still_running)])
+                self.stuck -= 1
+            self._busy -= 1
+            metrics.slots_busy.set(self._busy)
+            waiting: asyncio.Future[Held] = loop.create_future()
+            self._idle.append(waiting)
+            held = await waiting

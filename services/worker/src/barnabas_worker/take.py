@@ -1,0 +1,80 @@
+"""Reading: records of the jobs topics go into the look-ahead, their offsets are committed once they have a verdict."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from barnabas.contract import topics
+from barnabas.contract.records import RecordKind, decode
+from barnabas.errors import MalformedRecordError
+from barnabas.kafka.client_settings import ConsumerOptions
+from barnabas.kafka.consumer import Consumer
+from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
+from barnabas.runtime import metrics
+from barnabas.runtime.stop import Stop
+from barnabas_worker.resources import Resources
+
+log = structlog.get_logger(__name__)
+
+GROUP = "barnabas.worker"
+# Small enough that a full look-ahead, which stops the reading, is noticed within some milliseconds.
+_RECORDS_MAX = 2_000
+_WAIT_SECONDS = 0.2
+
+
+async def take_records(resources: Resources, stop: Stop) -> None:
+    """Read until the stop; leaving the group comes first then, so that others take over at once."""
+
+    async def on_revoked(partitions: Sequence[TopicPartition], lost: bool) -> Mapping[TopicPartition, int] | None:
+        commits = {} if lost else resources.records.take_commits()
+        resources.records.forget(partitions)
+        return commits
+
+    async with Consumer(
+        resources.settings.kafka,
+        group=GROUP,
+        topics=[topic.name for topic in topics.JOBS],
+        client_id="barnabas-worker",
+        # `range` gives one member the same partitions of all four topics.
+        options=ConsumerOptions(group_protocol=resources.settings.kafka_group_protocol, remote_assignor="range"),
+        on_revoked=on_revoked,
+    ) as consumer:
+        waiting: list[ConsumedRecord] = []
+        while not stop.is_set():
+            if commits := resources.records.take_commits():
+                consumer.commit(commits)
+            if waiting:
+                # No room: the reading rests until a turn has taken something.
+                await stop.wait(0.005)
+            else:
+                waiting = await consumer.get(_RECORDS_MAX, _WAIT_SECONDS)
+                for record in waiting:
+                    if consumer.is_current(record):
+                        resources.records.note(record)
+            taken = take(resources, [record for record in waiting if consumer.is_current(record)])
+            waiting = waiting[len(waiting) - taken :] if taken else []
+        if commits := resources.records.take_commits():
+            consumer.commit(commits)
+        resources.records.clear()
+
+
+def take(resources: Resources, consumed: Sequence[ConsumedRecord]) -> int:
+    """Put records into the look-ahead; returns how many of them, at the end, found no room."""
+    for index, record in enumerate(consumed):
+        try:
+            envelope = decode(record.value)
+            if envelope.kind is not RecordKind.JOB:
+                raise MalformedRecordError("an envelope that doesn't name a job")
+        except MalformedRecordError as error:
+            # What it meant can't be known; the job itself is in Postgres, and the reconciler finds it.
+            log.warning(
+                "poison_record", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error)
+            )
+            metrics.claims.labels("poison").inc()
+            resources.records.skip(record)
+            continue
+        if not resources.records.push(record, envelope):
+            resources.work.set()
+            return len(consumed) - index
+    resources.work.set()
+    return 0

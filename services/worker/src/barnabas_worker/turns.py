@@ -1,0 +1,256 @@
+"""The turns of a worker, one after the other on each of a few connections, and the drain at the end."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+
+from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Raised, Snoozed, Succeeded, TimedOut
+from barnabas.domain.grouping import hold_seconds
+from barnabas.errors import DatabaseUnavailableError
+from barnabas.postgres.database import LeaseOverError, Session
+from barnabas.runtime import metrics
+from barnabas.runtime.periodic import retry_pause
+from barnabas.runtime.stop import Stop
+from barnabas.sdk.running import Interruption, Run
+from barnabas_worker.deadlines import Deadlines
+from barnabas_worker.holdings import Ended, Held
+from barnabas_worker.look_ahead import Wanted
+from barnabas_worker.resources import Resources
+from barnabas_worker.slots import Slots
+from barnabas_worker.start import hold
+from barnabas_worker.turn import Written, count_turn, take_turn, tidy
+
+log = structlog.get_logger(__name__)
+
+# Left of the drain's time for the hand-back itself: one transaction, the producer's flush, the heartbeat's row.
+_HAND_BACK_SECONDS = 5.0
+# A batch of this size gains nothing by waiting for more.
+_GOOD_BATCH = 250
+_ENDINGS_MAX = 500
+_IDLE_DELETE_SECONDS = 0.2
+
+
+class Turns:
+    """The shared state of the turns in flight."""
+
+    def __init__(self, resources: Resources, group: asyncio.TaskGroup) -> None:
+        self.resources = resources
+        loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines(loop)
+        self.slots = Slots(resources.settings.slots, group, self.deadlines, self._on_end)
+        self.reserved = 0
+        """Slots kept for claims in flight."""
+        self.writing = 0
+        """Endings that a turn in flight is writing."""
+        self.over = False
+        """No more claims: the drain has begun."""
+        self.ended = Stop()
+        """Everything is written: the lease may go."""
+        self.closed = False
+        """Nothing more to write: the turns end."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a turn would do something."""
+        return bool(self.resources.finished) or (len(self.resources.records) > 0 and self.free > 0)
+
+    @property
+    def batch_at_hand(self) -> int:
+        """How many jobs a turn that began now would move."""
+        return len(self.resources.finished) + min(len(self.resources.records), max(0, self.free))
+
+    @property
+    def free(self) -> int:
+        """Slots to claim for now."""
+        if self.over or not self.resources.identity.alive:
+            return 0
+        return min(self.slots.free - self.reserved, self.resources.settings.claim_rows_max)
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether every claimed job has been written off."""
+        return not self.resources.holdings.jobs and not self.resources.finished and not self.writing
+
+    def interrupt_all(self, reason: Interruption) -> None:
+        """Ask every attempt to end."""
+        for held in list(self.resources.holdings.jobs.values()):
+            if not held.ended:
+                held.attempt.interrupt(reason)
+
+    def cancel(self, requests: list[tuple[UUID, int]]) -> None:
+        """The tenants of these jobs asked for their end."""
+        for job_id, fence in requests:
+            held = self.resources.holdings.jobs.get(job_id)
+            if held is not None and held.job.fence == fence:
+                held.cancel_requested = True
+                if not held.ended:
+                    held.attempt.interrupt(Interruption.CANCEL)
+
+    def _on_end(self, held: Held, run: Run, seconds: float) -> None:
+        resources = self.resources
+        resources.finished.append(Ended(held, run.outcome, seconds, resources.ids.mint()))
+        resources.arrivals.add(1, now=resources.clock.monotonic())
+        resources.work.set()
+
+    async def run_one(self, session: Session) -> None:
+        """Gather, write, act."""
+        resources = self.resources
+        finished = resources.finished[:_ENDINGS_MAX]
+        del resources.finished[: len(finished)]
+        wanted = resources.records.take(max(0, self.free))
+        worker_id = resources.identity.worker_id
+        self.reserved += len(wanted)
+        self.writing += len(finished)
+        started = resources.clock.monotonic()
+        try:
+            written = await take_turn(resources, session, finished, wanted)
+        except BaseException as error:
+            resources.finished[:0] = finished
+            resources.records.put_back(wanted)
+            if isinstance(error, LeaseOverError):
+                resources.identity.lose()
+            raise
+        finally:
+            self.reserved -= len(wanted)
+            self.writing -= len(finished)
+        self._act(finished, wanted, worker_id, written)
+        metrics.flush_rows.labels("turn").observe(len(finished) + len(wanted))
+        metrics.flush_seconds.labels("turn").observe(resources.clock.monotonic() - started)
+
+    def _act(self, finished: list[Ended], wanted: list[Wanted], worker_id: UUID, written: Written) -> None:
+        """After the commit: forget what is written, start what was claimed, tell Kafka."""
+        resources = self.resources
+        resources.holdings.leave(one.held for one in finished)
+        resources.records.settle(wanted)
+        if written.claims is not None:
+            held = [
+                hold(resources, job, worker_id=worker_id, batch_id=written.batch_id) for job in written.claims.claimed
+            ]
+            resources.holdings.take(written.batch_id, held)
+            for one in held:
+                self.slots.start(one)
+            if worker_id != resources.identity.worker_id or not resources.identity.alive or self.over:
+                # The lease was lost, or the drain began, while the claim was on its way.
+                for one in held:
+                    one.attempt.interrupt(Interruption.DRAIN)
+        for outbox_id, records in written.tell:
+            resources.teller.tell(outbox_id, records)
+        count_turn(written)
+        for ended in finished:
+            outcome = _OUTCOMES[type(ended.outcome)]
+            if isinstance(ended.outcome, Raised) and not ended.outcome.retryable:
+                outcome = "permanent"
+            metrics.attempts.labels(outcome).inc()
+            metrics.attempt_seconds.labels(outcome).observe(ended.seconds)
+
+
+_OUTCOMES: dict[type[Outcome], str] = {
+    Succeeded: "succeeded",
+    Raised: "retryable",
+    TimedOut: "timeout",
+    Cancelled: "cancelled",
+    HandedBack: "handed_back",
+    Snoozed: "snoozed",
+    Lost: "lost",
+}
+
+
+async def take_turns(resources: Resources, stop: Stop) -> None:
+    """Turn until the stop, then drain: let attempts end, hand back the rest, write everything."""
+    async with asyncio.TaskGroup() as group:
+        turns = Turns(resources, group)
+        resources.turns = turns
+        for number in range(resources.settings.turns):
+            group.create_task(_turn_for_ever(turns), name=f"turn-{number}")
+        keeper = group.create_task(_keep_identity(turns), name="keep_identity")
+        await stop.requested()
+        await _drain(turns)
+        turns.ended.set()
+        await keeper
+        turns.closed = True
+        resources.work.set()
+        turns.slots.close()
+
+
+async def _keep_identity(turns: Turns) -> None:
+    """Hold a lease; when it is lost, give up what runs under it and go on under a new one."""
+    resources = turns.resources
+
+    def lost() -> None:
+        # Whoever holds these jobs next will run them: what ends here now is refused by its fence.
+        turns.interrupt_all(Interruption.DRAIN)
+
+    # Without a loop that turns, no attempt can be ended: longer than the longest deadline, and the process must go.
+    await resources.identity.keep(
+        turns.ended,
+        on_alive=resources.work.set,
+        on_lost=lost,
+        on_cancel=turns.cancel,
+        stall_seconds=lambda: max(30.0, 3 * resources.settings.lease_seconds, turns.deadlines.longest() + 10.0),
+    )
+    await resources.identity.end(holds_nothing=turns.holds_nothing)
+
+
+async def _turn_for_ever(turns: Turns) -> None:
+    """One connection's turns. It is held from turn to turn: getting one from the pool costs 0.2 ms."""
+    resources = turns.resources
+    failures = 0
+    while not turns.closed:
+        try:
+            async with resources.database.session() as session:
+                while not turns.closed:
+                    await _wait_for_work(turns)
+                    if turns.has_work:
+                        await turns.run_one(session)
+                        resources.connected, failures = True, 0
+                    else:
+                        await tidy(resources, session)
+        except LeaseOverError:
+            log.warning("claim_refused", reason="the lease is over")
+        except DatabaseUnavailableError as error:
+            failures += 1
+            resources.connected = False
+            log.warning("turn_postponed", reason=str(error), failures=failures)
+            await asyncio.sleep(retry_pause(0.1, failures, jitter=resources.jitter()))
+
+
+async def _wait_for_work(turns: Turns) -> None:
+    """Return when a turn has something to do, when rows are to be deleted after an idle moment, or at the close."""
+    resources = turns.resources
+    while not turns.closed and not turns.has_work:
+        resources.work.clear()
+        try:
+            async with asyncio.timeout(_IDLE_DELETE_SECONDS):
+                await resources.work.wait()
+        except TimeoutError:
+            if resources.teller.pending or resources.holdings.empty:
+                return
+    rate = resources.arrivals.rate(now=resources.clock.monotonic())
+    hold = hold_seconds(rate)
+    if hold and not turns.over and turns.batch_at_hand < _GOOD_BATCH:
+        await asyncio.sleep(hold)
+
+
+async def _drain(turns: Turns) -> None:
+    """Stop claiming; wait for what runs; hand back what doesn't end in time; have all of it written."""
+    resources = turns.resources
+    turns.over = True
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    patience = max(0.0, resources.settings.drain_seconds - _HAND_BACK_SECONDS)
+    log.info("draining", jobs=len(resources.holdings.jobs), seconds=patience)
+    while not turns.holds_nothing and loop.time() - began < patience:
+        resources.work.set()
+        await asyncio.sleep(0.02)
+    turns.interrupt_all(Interruption.DRAIN)
+    while not turns.holds_nothing and loop.time() - began < patience + _HAND_BACK_SECONDS * 0.6:
+        resources.work.set()
+        await asyncio.sleep(0.02)
+    await resources.producer.flush(_HAND_BACK_SECONDS * 0.2)
+    try:
+        async with resources.database.session() as session:
+            await tidy(resources, session)
+    except DatabaseUnavailableError as error:
+        log.warning("outbox_rows_left", reason=str(error))
+    log.info("drained", left=len(resources.holdings.jobs), seconds=round(loop.time() - began, 3))

@@ -1,0 +1,67 @@
+"""The one table of topics: names, keys, partitions and retention.
+
+The product makes them (`barnabas topics`) and a loop of the retry-scheduler keeps them so. Nobody writes a topic's name
+anywhere else.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+WORK_PARTITIONS = 24
+"""Partitions of every work topic: a number with many divisors, so that most fleet sizes share them evenly."""
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+
+PRIORITY_NAMES = ("low", "medium", "high", "critical")
+"""Priorities 0 to 3, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic as the product makes it."""
+
+    name: str
+    key: Literal["tenant"]
+    retention_ms: int
+    partitions: int = WORK_PARTITIONS
+    delay_seconds: float = 0.0
+    """How long a record rests in a delay tier, counted from its append; zero for every other topic."""
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The topic's configuration, as Kafka's admin API takes it."""
+        config = {"retention.ms": str(self.retention_ms), "cleanup.policy": "delete", "compression.type": "producer"}
+        if self.delay_seconds:
+            # A tier's heads are in order only by the broker's own append time: producers' clocks and due times aren't.
+            config["message.timestamp.type"] = "LogAppendTime"
+        return config
+
+
+INTAKE = Topic("barnabas.intake", "tenant", _DAY_MS)
+INTAKE_REJECTED = Topic("barnabas.intake.rejected", "tenant", _DAY_MS)
+JOBS = tuple(Topic(f"barnabas.jobs.{name}", "tenant", 3 * _DAY_MS) for name in PRIORITY_NAMES)
+"""The four jobs topics, indexed by priority."""
+RETRIES = Topic("barnabas.retries", "tenant", 3 * _DAY_MS)
+DELAY_TIERS = tuple(
+    Topic(f"barnabas.delay.{label}", "tenant", _DAY_MS, delay_seconds=seconds)
+    for label, seconds in (("1s", 1.0), ("5s", 5.0), ("30s", 30.0), ("2m", 120.0), ("10m", 600.0), ("1h", 3600.0))
+)
+"""Shortest first; each holds one fixed delay, so its records leave in the order in which they came."""
+RESULTS = Topic("barnabas.results", "tenant", 7 * _DAY_MS)
+DELIVERIES_RETRY = Topic("barnabas.deliveries.retry", "tenant", 3 * _DAY_MS)
+JOBS_DLQ = Topic("barnabas.jobs.dlq", "tenant", 30 * _DAY_MS)
+DELIVERIES_DLQ = Topic("barnabas.deliveries.dlq", "tenant", 30 * _DAY_MS)
+
+ALL = (
+    INTAKE,
+    INTAKE_REJECTED,
+    *JOBS,
+    RETRIES,
+    *DELAY_TIERS,
+    RESULTS,
+    DELIVERIES_RETRY,
+    JOBS_DLQ,
+    DELIVERIES_DLQ,
+)
+BY_NAME = {topic.name: topic for topic in ALL}

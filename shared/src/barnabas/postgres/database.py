@@ -1,0 +1,216 @@
+"""The database as services use it: pooled sessions, queries by name, foreign errors translated once.
+
+A connection that meets a server which can't serve any more (stopping, demoted, gone) is thrown away instead
+of being handed out again: asyncpg's own pool sticks to a demoted primary for ever.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+
+from barnabas.errors import DatabaseUnavailableError, SettingsError, SupersededError
+from barnabas.postgres.queries import query
+
+T = TypeVar("T")
+
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.OperatorInterventionError,  # class 57: shutting down, starting up, crashed, cancelled
+    asyncpg.InsufficientResourcesError,  # class 53: disk full, out of memory, too many connections
+    asyncpg.ReadOnlySQLTransactionError,  # 25006: a demoted primary
+    asyncpg.LockNotAvailableError,  # 55P03: lock_timeout
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+# The statement was given up, the connection is as good as before.
+_HARMLESS = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# A deadlock's victim tries again at once: the other side has what it wanted by then.
+_ATTEMPTS_MAX = 5
+
+
+class LeaseOverError(SupersededError):
+    """This worker's lease is over: it must go on under a new id."""
+
+    code = "lease_over"
+
+
+class Session:
+    """One connection for a while: queries by name, inside a transaction or each on its own."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self.connection: asyncpg.Connection[asyncpg.Record] = connection
+
+    async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
+        """All rows of `sql/<name>.sql`."""
+        with translated(self.connection):
+            return await self.connection.fetch(query(name), *args)
+
+    async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
+        """The first row, or None."""
+        with translated(self.connection):
+            return await self.connection.fetchrow(query(name), *args)
+
+    async def fetchval(self, name: str, *args: object) -> Any:
+        """The first column of the first row, or None."""
+        with translated(self.connection):
+            return await self.connection.fetchval(query(name), *args)
+
+    async def execute(self, name: str, *args: object) -> str:
+        """Run it; returns Postgres' command tag."""
+        with translated(self.connection):
+            return await self.connection.execute(query(name), *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Commit at the end of the block, roll back if it raises."""
+        with translated(self.connection):
+            async with self.connection.transaction():
+                yield
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A pool for one login. Made by `open_database`."""
+
+    pool: Any
+    acquire_seconds: float = 10.0
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A connection until the block ends; raises `DatabaseUnavailableError` when there is none in time."""
+        with translated(None):
+            connection = await self.pool.acquire(timeout=self.acquire_seconds)
+        try:
+            yield Session(connection)
+        finally:
+            # Shielded: a cancelled caller must not leak the connection.
+            await asyncio.shield(self._release(connection))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A session inside one transaction."""
+        async with self.session() as session, session.transaction():
+            yield session
+
+    @asynccontextmanager
+    async def tenant(self, tenant_id: object) -> AsyncIterator[Session]:
+        """One transaction that sees one tenant's rows only, for the api login: the setting dies with it."""
+        async with self.transaction() as session:
+            await session.execute("set_tenant", str(tenant_id))
+            yield session
+
+    async def run(self, step: Callable[[Session], Awaitable[T]]) -> T:
+        """One transaction around `step`, again from its start when it was a deadlock's victim."""
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            try:
+                async with self.transaction() as session:
+                    return await step(session)
+            except _RETRIED:
+                if attempt == _ATTEMPTS_MAX:
+                    raise
+        raise AssertionError("the loop above returns or raises")
+
+    async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
+        """All rows of one query, in a transaction of its own."""
+        async with self.session() as session:
+            return await session.fetch(name, *args)
+
+    async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
+        """The first row of one query, or None."""
+        async with self.session() as session:
+            return await session.fetchrow(name, *args)
+
+    async def fetchval(self, name: str, *args: object) -> Any:
+        """The first column of the first row of one query, or None."""
+        async with self.session() as session:
+            return await session.fetchval(name, *args)
+
+    async def execute(self, name: str, *args: object) -> str:
+        """Run one query."""
+        async with self.session() as session:
+            return await session.execute(name, *args)
+
+    async def _release(self, connection: Any) -> None:
+        try:
+            await self.pool.release(connection, timeout=5)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            # It couldn't be reset, so nobody may get it again; the pool opens another.
+            connection.terminate()
+
+
+@contextmanager
+def translated(connection: Any) -> Iterator[None]:
+    """Turn asyncpg's errors into ours, and throw away a connection whose server can't serve."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "BB001":
+            raise LeaseOverError from error
+        if isinstance(error, _UNAVAILABLE):
+            if connection is not None and not isinstance(error, _HARMLESS):
+                connection.terminate()
+            raise DatabaseUnavailableError(f"Postgres: {type(error).__name__} ({error.sqlstate})") from error
+        raise
+    except asyncpg.InterfaceError as error:
+        # asyncpg says so when the connection was closed under a caller's feet.
+        if connection is not None:
+            connection.terminate()
+        raise DatabaseUnavailableError(f"Postgres: {error}") from error
+    except (asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        if connection is not None:
+            connection.terminate()
+        raise DatabaseUnavailableError(f"Postgres: {type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str, *, login: Literal["engine", "api"], size_max: int, size_min: int = 1, command_seconds: float = 30.0
+) -> AsyncIterator[Database]:
+    """A pool of at most `size_max` connections; refuses a login with more rights than a service may have.
+
+    Raises `SettingsError` for a superuser, an owner of the tables or a login that bypasses row security.
+    """
+    with translated(None):
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=size_min,
+            max_size=size_max,
+            command_timeout=command_seconds,
+            timeout=10,
+            max_inactive_connection_lifetime=0,
+            server_settings={"application_name": f"barnabas-{login}"},
+        )
+    database = Database(pool)
+    try:
+        await _refuse_too_powerful(database, login)
+        yield database
+    finally:
+        try:
+            async with asyncio.timeout(5):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+
+async def _refuse_too_powerful(database: Database, login: str) -> None:
+    row = await database.fetchrow("describe_login")
+    assert row is not None
+    if row["superuser"] or row["bypasses_row_security"] or row["owns_jobs"]:
+        raise SettingsError(
+            f"the {login} login may not be a superuser, bypass row security or own the tables: "
+            f"{row['name']} can; use barnabas_{login}"
+        )
+
+
+def by_key(keys: Sequence[tuple[Any, ...]]) -> list[int]:
+    """The order in which rows with these keys are locked everywhere: indexes of `keys`, sorted by key."""
+    return sorted(range(len(keys)), key=keys.__getitem__)

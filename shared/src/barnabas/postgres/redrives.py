@@ -1,0 +1,41 @@
+"""Dead letters sent round again: a job as a new job, a delivery as another try of the same row."""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from barnabas.postgres.database import Session
+
+
+@dataclass(frozen=True, slots=True)
+class JobRedrive:
+    """What came of redriving a job; `job_id` is the new one, `outbox_id` set when this call made it."""
+
+    answer: Literal["redriven", "open", "closed", "not_failed", "absent"]
+    job_id: UUID | None
+    outbox_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRedrive:
+    """What came of redriving a delivery."""
+
+    answer: Literal["redriven", "closed", "unwanted", "absent"]
+    outbox_id: int | None
+    event_id: UUID | None
+    endpoint_id: UUID | None
+    fence: int | None
+
+
+async def redrive_job(session: Session, tenant_id: UUID, job_id: UUID, *, new_id: UUID) -> JobRedrive:
+    """Close a job's dead letter and make a new job of it, in one transaction; the same redrive twice is one job."""
+    row = await session.fetchrow("redrive_job", tenant_id, job_id, new_id)
+    assert row is not None
+    return JobRedrive(row["answer"], row["job_id"], row["outbox"])
+
+
+async def redrive_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> DeliveryRedrive:
+    """Close a delivery's dead letter and let it be tried again; its attempts count on."""
+    row = await session.fetchrow("redrive_delivery", tenant_id, delivery_id)
+    assert row is not None
+    return DeliveryRedrive(row["answer"], row["outbox"], row["event_id"], row["endpoint_id"], row["fence"])

@@ -1,0 +1,12 @@
+-- list_job_ids: a page of a tenant's jobs in any state, newest first.
+--   $1 tenant_id uuid   $2 before job_id uuid   $3 limit integer   $4 type text or NULL   $5 queue text or NULL   $6 from job_id uuid
+-- index: job_payloads_pkey of each day, merged.
+SELECT job_id
+  FROM job_payloads
+ WHERE tenant_id = $1
+   AND job_id < $2
+   AND job_id >= $6
+   AND ($4::text IS NULL OR type_id = (SELECT type_id FROM job_types WHERE name = $4))
+   AND ($5::text IS NULL OR queue_id = (SELECT queue_id FROM queues WHERE name = $5))
+ ORDER BY job_id DESC
+ LIMIT $3

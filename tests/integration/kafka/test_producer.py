@@ -1,0 +1,160 @@
+import asyncio
+import statistics
+import time
+
+import pytest
+
+from barnabas.errors import BrokerUnavailableError
+from barnabas.kafka.consumer import Consumer
+from barnabas.kafka.producer import Producer
+from tests.integration.kafka.conftest import MakeTopic, consume, numbered, numbers
+from tests.unit.runtime.observing import counted
+
+
+async def test_a_lone_record_is_acknowledged_without_waiting_for_company(
+    producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await producer.send(topic, numbered([0]))
+    seconds = []
+    for number in range(30):
+        started = time.perf_counter()
+        await producer.send(topic, numbered([number]))
+        seconds.append(time.perf_counter() - started)
+    print(f"acknowledged: p50 {statistics.median(seconds) * 1e3:.1f} ms, max {max(seconds) * 1e3:.1f} ms")
+
+    assert producer.queued == 0
+    assert producer.oldest_unacknowledged_seconds == 0.0
+
+
+async def test_key_value_and_headers_arrive_as_they_were_sent(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await producer.send(topic, [(b"tenant", b"\x00\xff", [("a", b"1"), ("a", b"2")]), (None, None, None)])
+    async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
+        first, second = await consume(consumer, 2)
+
+    assert (first.key, first.value, first.headers) == (b"tenant", b"\x00\xff", (("a", b"1"), ("a", b"2")))
+    assert (second.key, second.value, second.headers) == (None, None, ())
+    assert abs(first.timestamp_ms / 1_000 - time.time()) < 60
+
+
+async def test_a_key_lands_in_the_partition_that_javas_producer_would_choose(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(24)
+    key = b"0190d3a8-0000-7000-8000-000000000001"
+    await producer.send(topic, [(key, b"x", None)])
+    async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
+        (record,) = await consume(consumer, 1)
+
+    assert record.partition == (_murmur2(key) & 0x7FFFFFFF) % 24
+
+
+async def test_many_batches_at_once_are_all_acknowledged_and_keep_their_order_per_partition(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(4)
+    batches = [numbered(range(start, start + 500)) for start in range(0, 20_000, 500)]
+    await asyncio.gather(*(producer.start_send(topic, batch) for batch in batches))
+    async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
+        records = await consume(consumer, 20_000)
+
+    assert sorted(numbers(records)) == list(range(20_000))
+    for partition in range(4):
+        mine = numbers(record for record in records if record.partition == partition)
+        assert mine == sorted(mine)
+
+
+async def test_a_topic_that_does_not_exist_is_unknown_and_harms_no_other(
+    producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    missing = producer.start_send("test.never-made", numbered([1]))
+    await producer.send(topic, numbered([1]))
+
+    with pytest.raises(BrokerUnavailableError, match=r"test\.never-made"):
+        await missing
+
+
+async def test_a_record_that_is_too_large_fails_its_batch_at_once(producer: Producer, make_topic: MakeTopic) -> None:
+    topic = await make_topic(1)
+    with counted("barnabas_produced_total", outcome="unknown") as unknown, pytest.raises(BrokerUnavailableError):
+        await producer.send(topic, [(b"k", b"x" * 2_000_000, None), *numbered([1])])
+
+    assert unknown() == 2
+    assert producer.queued == 0
+    await producer.send(topic, numbered([2]))
+
+
+async def test_while_kafka_is_away_the_producer_stops_accepting_and_what_it_holds_becomes_unknown() -> None:
+    # Port 9 is discard: nothing listens there.
+    async with Producer("127.0.0.1:9", delivery_timeout_seconds=1.5) as producer:
+        sent = producer.start_send("any", numbered(range(10)))
+        assert producer.accepting
+        late = await _until_not_accepting(producer)
+        with pytest.raises(BrokerUnavailableError):
+            await sent
+
+        assert late >= 1.0
+        assert producer.queued == 0
+        assert producer.accepting
+
+
+async def test_twenty_thousand_waiting_records_are_enough() -> None:
+    async with Producer("127.0.0.1:9", delivery_timeout_seconds=1.0) as producer:
+        sent = [producer.start_send("any", numbered(range(5_000))) for _ in range(4)]
+
+        assert producer.queued == 20_000
+        assert not producer.accepting
+        for each in sent:
+            with pytest.raises(BrokerUnavailableError):
+                await each
+
+
+async def test_more_records_than_the_client_can_queue_wait_their_turn(
+    producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(4)
+    sent = [producer.start_send(topic, numbered(range(50_000))) for _ in range(4)]
+    assert producer.queued == 200_000
+    await asyncio.gather(*sent)
+
+    assert producer.queued == 0
+
+
+async def test_closing_fails_what_was_not_acknowledged() -> None:
+    producer = Producer("127.0.0.1:9")
+    sent = producer.start_send("any", numbered([1]))
+    await producer.close(timeout=0.05)
+
+    with pytest.raises(BrokerUnavailableError):
+        await sent
+    with pytest.raises(BrokerUnavailableError):
+        producer.start_send("any", numbered([2]))
+
+
+async def _until_not_accepting(producer: Producer) -> float:
+    """Seconds until the producer stops accepting."""
+    started = time.monotonic()
+    while producer.accepting:
+        assert time.monotonic() - started < 10
+        await asyncio.sleep(0.02)
+    return time.monotonic() - started
+
+
+def _murmur2(data: bytes) -> int:
+    """Kafka's murmur2 as in its Java client, `org.apache.kafka.common.utils.Utils.murmur2`, unsigned."""
+    mask = 0xFFFFFFFF
+    m, r = 0x5BD1E995, 24
+    h = (0x9747B28C ^ len(data)) & mask
+    for i in range(0, len(data) - len(data) % 4, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        k = (k ^ (k >> r)) * m & mask
+        h = (h * m & mask) ^ k
+    tail = data[len(data) - len(data) % 4 :]
+    if tail:
+        h = (h ^ int.from_bytes(tail, "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return h ^ (h >> 15)

@@ -1,0 +1,44 @@
+"""A broker of this module's own, because its data is thrown away under the clients."""
+
+import shutil
+from pathlib import Path
+
+from barnabas.kafka.admin import Admin
+from barnabas.kafka.consumer import Consumer
+from barnabas.kafka.producer import Producer
+from barnabas_local.kafka import Kafka
+from tests.integration.kafka.conftest import consume, numbered, numbers, topic
+
+
+async def test_clients_survive_a_restart_and_the_loss_of_all_of_kafkas_data(tmp_path: Path) -> None:
+    kafka = Kafka(tmp_path / "kafka", tmp_path / "kafka.log", heap_mb_max=384)
+    await kafka.start()
+    try:
+        async with Admin(kafka.bootstrap) as admin:
+            old_cluster, _ = await admin.topic_ids([])
+            await admin.ensure_topics(topics=[topic("work", 2)])
+            async with (
+                Producer(kafka.bootstrap) as producer,
+                Consumer(kafka.bootstrap, group="g", topics=["work"]) as consumer,
+            ):
+                await producer.send("work", numbered(range(100)))
+                await consume(consumer, 100)
+
+                await kafka.stop()
+                await kafka.start()
+                await producer.send("work", numbered(range(100, 200)))
+                restarted = await consume(consumer, 100, limit_seconds=60)
+
+                await kafka.stop(at_once=True)
+                shutil.rmtree(kafka.directory)
+                await kafka.start()
+                new_cluster, _ = await admin.topic_ids([])
+                await admin.ensure_topics(topics=[topic("work", 2)])
+                await producer.send("work", numbered(range(10)))
+                wiped = await consume(consumer, 10, limit_seconds=60)
+
+                assert set(numbers(restarted)) >= set(range(100, 200))
+                assert sorted(numbers(wiped)) == list(range(10))
+                assert old_cluster != new_cluster
+    finally:
+        await kafka.stop(at_once=True)

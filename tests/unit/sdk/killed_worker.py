@@ -1,0 +1,22 @@
+"""A worker for one test: runs a handler that never ends in a child, and waits to be killed."""
+
+import asyncio
+import json
+import sys
+
+from barnabas.sdk.isolated import IsolatedAttempt
+from barnabas.sdk.loading import load_handlers
+from barnabas.sdk.processes import ChildProcesses
+from tests.unit.sdk.builders import context
+
+APP = "tests.unit.sdk.isolated_app:app"
+
+
+async def main(path: str) -> None:
+    children = ChildProcesses(app=APP, running_max=1, log_level="warning")
+    handler = load_handlers(APP)["stubborn"]
+    await IsolatedAttempt(handler, json.dumps(path).encode(), context(), children=children).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

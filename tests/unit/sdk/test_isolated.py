@@ -1,0 +1,279 @@
+"""Attempts in child processes: real ones, killed for real."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Succeeded, TimedOut
+from barnabas.sdk.context import Context, Progress
+from barnabas.sdk.isolated import IsolatedAttempt
+from barnabas.sdk.loading import load_handlers
+from barnabas.sdk.processes import ChildProcesses
+from barnabas.sdk.running import Interruption
+from tests.unit.sdk.builders import JOB_ID, context, raised
+
+APP = "tests.unit.sdk.isolated_app:app"
+HANDLERS = load_handlers(APP)
+
+
+@pytest.fixture(scope="module")
+async def children() -> AsyncIterator[ChildProcesses]:
+    """One pool for all: starting a process takes most of a second."""
+    pool = ChildProcesses(app=APP, running_max=2, log_level="warning", log_form="json")
+    yield pool
+    await pool.close()
+    assert pool.alive == 0
+
+
+def attempt(
+    children: ChildProcesses,
+    job_type: str,
+    payload: Any = None,
+    *,
+    timeout: float = 30.0,
+    grace: float = 0.05,
+    ctx: Context | None = None,
+) -> IsolatedAttempt:
+    return IsolatedAttempt(
+        HANDLERS[job_type],
+        json.dumps(payload).encode(),
+        ctx or context(),
+        children=children,
+        timeout_seconds=timeout,
+        cancel_grace_seconds=grace,
+    )
+
+
+async def ran(children: ChildProcesses, job_type: str, payload: Any = None, **more: Any) -> Outcome:
+    run = await attempt(children, job_type, payload, **more).run()
+    assert run.still_running is None
+    return run.outcome
+
+
+def result(outcome: Outcome) -> Any:
+    assert isinstance(outcome, Succeeded), outcome
+    return json.loads(outcome.result or b"null")
+
+
+async def eventually(claim: Callable[[], bool]) -> None:
+    """Poll until the claim holds: what another process does can't be awaited."""
+    async with asyncio.timeout(15):
+        while not claim():
+            await asyncio.sleep(0.01)
+
+
+async def interrupted(
+    children: ChildProcesses, job_type: str, path: Path, *reasons: Interruption, **more: Any
+) -> Outcome:
+    """Run until the handler has written to `path`, then interrupt."""
+    one = attempt(children, job_type, str(path), **more)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(one.run())
+        await eventually(lambda: path.exists() and path.read_text() != "")
+        for reason in reasons:
+            one.interrupt(reason)
+    return running.result().outcome
+
+
+async def test_the_handler_runs_in_another_process_which_is_used_again(children: ChildProcesses) -> None:
+    first, second = result(await ran(children, "pid")), result(await ran(children, "pid"))
+
+    assert first == second != os.getpid()
+
+
+async def test_the_child_knows_what_the_worker_knows(children: ChildProcesses) -> None:
+    ctx = context(attempt=3, losses=1, metadata={"team": "risk"})
+
+    assert result(await ran(children, "seen", {"n": 1}, ctx=ctx)) == {
+        "payload": {"n": 1},
+        "attempt": 3,
+        "losses": 1,
+        "metadata": {"team": "risk"},
+        "job": str(JOB_ID),
+    }
+
+
+async def test_built_in_handlers_run_there_too_and_payloads_are_checked(children: ChildProcesses) -> None:
+    assert result(await ran(children, "echo", {"a": "x" * 500_000})) == {"a": "x" * 500_000}
+    assert raised(await ran(children, "sleep", {"seconds": "soon"})).code == "payload_invalid"
+    assert raised(await ran(children, "permanent")).code == "never"
+
+
+async def test_what_a_handler_prints_does_not_mix_with_its_result(children: ChildProcesses) -> None:
+    assert result(await ran(children, "noisy")) == "said"
+
+
+async def test_progress_comes_over_the_wire_and_the_last_report_is_not_lost(children: ChildProcesses) -> None:
+    reports: list[Progress] = []
+    await ran(children, "progress", ctx=context(on_progress=reports.append))
+
+    assert reports[-1] == Progress(100.0, "step 100")
+    assert len(reports) < 50
+
+
+@pytest.mark.parametrize("job_type", ["die", "exit"])
+async def test_a_child_that_dies_is_a_loss_and_the_next_attempt_gets_another(
+    children: ChildProcesses, job_type: str
+) -> None:
+    before = result(await ran(children, "pid"))
+
+    assert await ran(children, job_type) == Lost()
+    assert result(await ran(children, "pid")) != before
+
+
+async def test_the_built_in_crash_counts_its_losses_and_then_succeeds(children: ChildProcesses) -> None:
+    payload = {"times": 2, "error": "crash"}
+    outcomes = [await ran(children, "fail", payload, ctx=context(losses=losses)) for losses in (0, 1, 2)]
+
+    assert [type(outcome) for outcome in outcomes] == [Lost, Lost, Succeeded]
+
+
+async def test_a_handler_that_ignores_sigterm_is_really_dead_at_its_deadline(
+    children: ChildProcesses, tmp_path: Path
+) -> None:
+    path = tmp_path / "pid"
+    started = time.monotonic()
+
+    outcome = await ran(children, "stubborn", str(path), timeout=0.3)
+
+    assert outcome == TimedOut(0.3)
+    assert not psutil.pid_exists(int(path.read_text()))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("job_type", ["tidy", "tidy_async"])
+async def test_a_killed_handler_may_clean_up(children: ChildProcesses, tmp_path: Path, job_type: str) -> None:
+    path = tmp_path / "state"
+
+    assert await ran(children, job_type, str(path), timeout=0.3) == TimedOut(0.3)
+    assert path.read_text() == "cleaned up"
+
+
+async def test_what_a_handler_has_started_dies_with_it(children: ChildProcesses, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+
+    outcome = await interrupted(children, "family", path, Interruption.DRAIN)
+    grandchild = int(path.read_text())
+
+    assert outcome == HandedBack()
+    await eventually(
+        lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    )
+
+
+async def test_a_cancelled_handler_that_obeys_keeps_its_child(children: ChildProcesses, tmp_path: Path) -> None:
+    before = result(await ran(children, "pid"))
+
+    assert await interrupted(children, "obeys", tmp_path / "state", Interruption.CANCEL, grace=20) == Cancelled()
+    assert result(await ran(children, "pid")) == before
+
+
+async def test_a_cancelled_handler_that_does_not_look_is_killed_after_the_grace(
+    children: ChildProcesses, tmp_path: Path
+) -> None:
+    for job_type in ("tidy", "tidy_async"):
+        path = tmp_path / job_type
+
+        assert await interrupted(children, job_type, path, Interruption.CANCEL) == Cancelled()
+        assert path.read_text() == "cleaned up"
+
+
+async def test_a_time_out_by_the_workers_own_count_comes_too_early_and_is_ignored(
+    children: ChildProcesses, tmp_path: Path
+) -> None:
+    outcome = await interrupted(
+        children, "obeys", tmp_path / "state", Interruption.TIMEOUT, Interruption.CANCEL, grace=20
+    )
+
+    assert outcome == Cancelled()
+
+
+async def test_a_cancellation_from_outside_passes_and_kills(children: ChildProcesses, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    task = asyncio.ensure_future(attempt(children, "stubborn", str(path)).run())
+    await eventually(lambda: path.exists() and path.read_text() != "")
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    pid = int(path.read_text())
+    await eventually(lambda: not psutil.pid_exists(pid))
+
+
+async def test_an_attempt_without_room_is_handed_back_when_its_worker_drains(
+    children: ChildProcesses, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    busy = [attempt(children, "stubborn", str(path)) for path in paths]
+    waiting = attempt(children, "pid")
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = [group.create_task(one.run()) for one in busy]
+        await eventually(lambda: all(path.exists() for path in paths))
+        last = group.create_task(waiting.run())
+        await asyncio.sleep(0)
+        for one in (waiting, *busy):
+            one.interrupt(Interruption.DRAIN)
+
+    assert {task.result().outcome for task in (*running, last)} == {HandedBack()}
+    assert result(await ran(children, "pid"))
+
+
+async def test_a_child_with_a_memory_peak_is_not_used_again() -> None:
+    pool = ChildProcesses(app=APP, running_max=1, retire_above_bytes=200 << 20, log_level="warning")
+    try:
+        first = result(await ran(pool, "pid"))
+        assert result(await ran(pool, "hog", 1 << 20)) == 1 << 20
+        assert result(await ran(pool, "pid")) == first
+        assert result(await ran(pool, "hog", 300 << 20)) == 300 << 20
+
+        assert result(await ran(pool, "pid")) != first
+    finally:
+        await pool.close()
+
+
+async def test_an_app_that_the_child_cannot_load_is_an_error_that_says_why() -> None:
+    pool = ChildProcesses(app="tests.unit.sdk.no_such_module:app", running_max=1)
+    try:
+        outcome = raised(await ran(pool, "pid"))
+    finally:
+        await pool.close()
+
+    assert (outcome.code, outcome.retryable) == ("child_not_started", True)
+    assert "no_such_module" in outcome.message
+
+
+async def test_a_closed_pool_leaves_no_process_idle_or_hung(tmp_path: Path) -> None:
+    pool = ChildProcesses(app=APP, running_max=2, log_level="warning")
+    idle = result(await ran(pool, "pid"))
+    path = tmp_path / "pid"
+    busy = attempt(pool, "stubborn", str(path))
+    task = asyncio.ensure_future(busy.run())
+    await eventually(lambda: path.exists() and path.read_text() != "")
+
+    await pool.close()
+    run = await task
+
+    assert run.outcome == Lost()
+    assert pool.alive == 0
+    assert not any(psutil.pid_exists(pid) for pid in (idle, int(path.read_text())))
+
+
+async def test_a_child_does_not_outlive_a_worker_that_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.unit.sdk.killed_worker", str(path), start_new_session=True
+    )
+    await eventually(lambda: path.exists() and path.read_text() != "")
+    worker.kill()
+    await worker.wait()
+    pid = int(path.read_text())
+
+    await eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
