@@ -18,93 +18,108 @@ from barnabas_local.paths import Home
 from barnabas_local.processes import Identity
 from barnabas_local.stack_file import Stack, read_processes, read_stack
 from tests.support.eventually import eventually
+from tests.support.servers import Servers
 
 _SECONDS = 90
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One directory for all tests, so that only the first of them makes data."""
-    return tmp_path_factory.mktemp("stack") / ".barnabas"
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Home, Stack]]:
+    """A stack with servers of its own, because its tests kill them."""
+    home = Home(tmp_path_factory.mktemp("stack") / ".barnabas")
+    async with _running(home) as stack:
+        yield home, stack
 
 
-async def test_the_file_says_where_everything_is_and_only_its_owner_may_read_it(directory: Path) -> None:
-    async with _running(directory) as stack:
-        mode = Home(directory).stack.stat().st_mode & 0o777
+async def test_the_file_says_where_everything_is_and_only_its_owner_may_read_it(running: tuple[Home, Stack]) -> None:
+    home, stack = running
 
-        assert mode == 0o600
-        assert set(stack.ops_urls) == {"ingest", "worker", "notifier", "retry_scheduler"}
-        assert set(stack.pids) == {
-            *("supervisor", "kafka", "postgres"),
-            *("ingest", "worker", "worker_2", "notifier", "retry_scheduler"),
-        }
-        assert await _tables(stack.postgres) > 0
-        assert "barnabas.jobs.low" in _topics(stack.kafka)
-
-
-async def test_what_dies_is_started_again_where_it_was_and_said(directory: Path) -> None:
-    async with _running(directory) as before:
-        victims = ("worker", "kafka", "postgres")
-        for victim in victims:
-            os.kill(before.pids[victim], signal.SIGKILL)
-
-        after = await eventually(
-            lambda: read_stack(Home(directory)),
-            until=lambda stack: all(stack.pids.get(victim) != before.pids[victim] for victim in victims),
-            timeout=_SECONDS,
-        )
-
-        assert (after.kafka, after.postgres, after.ops_urls) == (before.kafka, before.postgres, before.ops_urls)
-        assert after.pids["ingest"] == before.pids["ingest"]
-        assert await _tables(after.postgres) > 0
-        assert "barnabas.jobs.low" in _topics(after.kafka)
-        said = Home(directory).log("supervisor").read_text(encoding="utf-8")
-        assert "worker was ended by signal 9; starting it again in 0.5 s" in said
-        assert "kafka runs again" in said
+    assert home.stack.stat().st_mode & 0o777 == 0o600
+    assert set(stack.ops_urls) == {"ingest", "worker", "notifier", "retry_scheduler"}
+    assert set(stack.pids) == {
+        *("supervisor", "kafka", "postgres"),
+        *("ingest", "worker", "worker_2", "notifier", "retry_scheduler"),
+    }
+    assert await _tables(stack.postgres) > 0
+    assert "barnabas.jobs.low" in _topics(stack.kafka)
 
 
-async def test_a_second_up_does_no_harm_and_down_leaves_nothing(directory: Path) -> None:
-    async with _running(directory) as stack:
-        processes = list(read_processes(Home(directory)).values())
+async def test_a_second_up_says_so_and_does_no_harm(running: tuple[Home, Stack]) -> None:
+    home, stack = running
 
-        second = await _barnabas("up", "--data-dir", str(directory))
-        down = await _barnabas("down", "--data-dir", str(directory))
-        again = await _barnabas("down", "--data-dir", str(directory))
+    second = await _barnabas("up", "--data-dir", str(home.root))
 
-        assert second.returncode == 0
-        assert "already runs" in second.stdout
-        assert stack.api_url in second.stdout
-        assert down.returncode == again.returncode == 0
-        assert "Nothing was running" in again.stdout
-        assert _alive(processes) == []
-        assert read_stack(Home(directory)).pids == {}
+    assert second.returncode == 0
+    assert "already runs" in second.stdout
+    assert stack.api_url in second.stdout
+    assert read_stack(home) == stack
 
 
-async def test_after_the_supervisor_is_killed_nothing_runs_and_the_next_one_has_the_same_tenant(
-    directory: Path,
-) -> None:
-    async with _running(directory) as before:
-        processes = list(read_processes(Home(directory)).values())
+async def test_what_dies_is_started_again_where_it_was_and_said(running: tuple[Home, Stack]) -> None:
+    home, _ = running
+    before = read_stack(home)
+    victims = ("worker", "kafka", "postgres")
+    for victim in victims:
+        os.kill(before.pids[victim], signal.SIGKILL)
+
+    said = await eventually(
+        lambda: home.log("supervisor").read_text(encoding="utf-8"),
+        until=lambda text: all(f"{victim} runs again" in text for victim in victims),
+        timeout=_SECONDS,
+    )
+    after = await eventually(
+        lambda: read_stack(home),
+        until=lambda stack: all(stack.pids.get(victim) != before.pids[victim] for victim in victims),
+    )
+
+    assert (after.kafka, after.postgres, after.ops_urls) == (before.kafka, before.postgres, before.ops_urls)
+    assert after.pids["ingest"] == before.pids["ingest"]
+    assert await _tables(after.postgres) > 0
+    assert "barnabas.jobs.low" in _topics(after.kafka)
+    assert "worker was ended by signal 9; starting it again in 0.5 s" in said
+
+
+async def test_nothing_outlives_a_killed_supervisor_and_data_and_tenant_do(tmp_path: Path) -> None:
+    home = Home(tmp_path / ".barnabas")
+    async with _running(home) as before:
+        processes = list(read_processes(home).values())
         os.kill(before.pids["supervisor"], signal.SIGKILL)
         await eventually(lambda: _alive(processes), until=lambda alive: not alive, timeout=_SECONDS)
 
-    async with _running(directory) as after:
+    async with _running(home) as after:
+        processes = list(read_processes(home).values())
+        down = await _barnabas("down", "--data-dir", str(home.root))
+        again = await _barnabas("down", "--data-dir", str(home.root))
+
         assert (after.tenant, after.api_key, after.admin_key) == (before.tenant, before.api_key, before.admin_key)
-        assert after.api_url == before.api_url
+        assert (after.api_url, after.kafka, after.postgres) == (before.api_url, before.kafka, before.postgres)
+        assert (down.returncode, again.returncode) == (0, 0)
+        assert "Nothing was running" in again.stdout
+        assert _alive(processes) == []
+        assert read_stack(home).pids == {}
 
 
-async def test_a_service_that_ends_at_once_stops_the_start_and_is_named(directory: Path) -> None:
-    started = await _start(directory, FAKE_SERVICE_FAILS="notifier")
+async def test_a_service_that_ends_at_once_stops_the_start_and_is_named(servers: Servers, tmp_path: Path) -> None:
+    home = Home(tmp_path / ".barnabas")
+    started = await _start(home, FAKE_SERVICE_FAILS="notifier", **_given(servers))
     output, _ = await asyncio.wait_for(started.communicate(), _SECONDS)
 
     assert started.returncode != 0
     assert b"notifier did not start: it ended with exit code 1" in output
     assert b"the fake was told to fail" in output
-    assert read_processes(Home(directory)) == {}
+    assert read_processes(home) == {}
 
 
-async def test_a_stop_during_the_start_leaves_nothing(directory: Path) -> None:
-    started = await _start(directory)
+async def test_with_servers_that_already_run_only_services_are_started(servers: Servers, tmp_path: Path) -> None:
+    home = Home(tmp_path / ".barnabas")
+    async with _running(home, **_given(servers)) as stack:
+        assert stack.kafka == servers.kafka
+        assert not {"kafka", "postgres"} & set(stack.pids)
+        assert await _tables(stack.postgres) > 0
+
+
+async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+    started = await _start(Home(tmp_path / ".barnabas"))
     supervisor = psutil.Process(started.pid)
     children = await eventually(lambda: supervisor.children(recursive=True))
     started.send_signal(signal.SIGTERM)
@@ -115,9 +130,9 @@ async def test_a_stop_during_the_start_leaves_nothing(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def _running(directory: Path) -> AsyncIterator[Stack]:
+async def _running(home: Home, **environment: str) -> AsyncIterator[Stack]:
     """A stack that is ready; stopped at the end, unless it was ended before."""
-    process = await _start(directory)
+    process = await _start(home, **environment)
     try:
         seen = []
         assert process.stdout is not None
@@ -128,16 +143,16 @@ async def _running(directory: Path) -> AsyncIterator[Stack]:
                     break
             else:
                 pytest.fail("".join(seen))
-        yield read_stack(Home(directory))
+        yield read_stack(home)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.communicate(), _SECONDS)
 
 
-async def _start(directory: Path, **environment: str) -> asyncio.subprocess.Process:
+async def _start(home: Home, **environment: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.fake_stack", str(directory)),
+        *(sys.executable, "-m", "tests.support.fake_stack", str(home.root)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=_environment() | environment,
@@ -154,6 +169,10 @@ async def _barnabas(*arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         env=_environment(),
     )
+
+
+def _given(servers: Servers) -> dict[str, str]:
+    return {"BARNABAS_KAFKA": servers.kafka, "BARNABAS_POSTGRES": servers.superuser_dsn}
 
 
 def _environment() -> dict[str, str]:

@@ -3,22 +3,30 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
 
 
+@overload
 async def eventually(
-    read: Callable[[], T | Awaitable[T]], *, until: Callable[[T], object] = bool, timeout: float = 20.0
-) -> T:
+    read: Callable[[], Coroutine[Any, Any, T]], *, until: Callable[[T], object] = bool, timeout: float = 20.0
+) -> T: ...
+
+
+@overload
+async def eventually(read: Callable[[], T], *, until: Callable[[T], object] = bool, timeout: float = 20.0) -> T: ...
+
+
+async def eventually(read: Callable[[], Any], *, until: Callable[[Any], object] = bool, timeout: float = 20.0) -> Any:
     """The first value of `read` that `until` accepts; fails with the last one seen after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         answer = read()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if until(value):
             return value
         if time.monotonic() >= deadline:

@@ -1,5 +1,9 @@
-"""`barnabas up` with stand-ins for the services: real servers, real supervisor. Run as `python -m` with a directory."""
+"""`barnabas up` with stand-ins for the services: real servers, real supervisor.
 
+Run as `python -m` with a directory, and with BARNABAS_KAFKA and BARNABAS_POSTGRES set for servers that already run.
+"""
+
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,8 @@ def main(directory: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    options = Options(home=Home(Path(directory)), port=0, workers=2)
+    kafka, postgres = os.environ.get("BARNABAS_KAFKA"), os.environ.get("BARNABAS_POSTGRES")
+    options = Options(home=Home(Path(directory)), port=0, workers=2, kafka=kafka, postgres=postgres)
     if not run_here(options, say=say, ready=lambda stack: say(f"READY {stack.api_url}"), plan=plan):
         say("ALREADY")
 

@@ -75,7 +75,7 @@ async def _given(kafka: str, postgres: str) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def _processes() -> AsyncIterator[tuple[str, str]]:
     with _own_directory() as directory:
-        kafka = Kafka(directory / "kafka", directory / "kafka.log", heap_mb_max=512)
+        kafka = Kafka(directory / "kafka", directory / "kafka.log", heap_mb_max=512, short_lived=True)
         postgres = Postgres(directory / "postgres", directory / "postgres.log", shared_buffers_mb=128)
         try:
             async with asyncio.TaskGroup() as both:

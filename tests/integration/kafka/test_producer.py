@@ -7,7 +7,7 @@ import pytest
 from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.producer import Producer
-from tests.integration.kafka.conftest import MakeTopic, consume, numbered, numbers
+from tests.integration.kafka.conftest import MakeTopic, consume, consume_until, numbered, numbers
 from tests.unit.runtime.observing import counted
 
 
@@ -122,6 +122,27 @@ async def test_more_records_than_the_client_can_queue_wait_their_turn(
     await asyncio.gather(*sent)
 
     assert producer.queued == 0
+
+
+async def test_a_broken_client_is_replaced_and_what_it_held_is_unknown(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await producer.send(topic, numbered([0]))
+    held = producer.start_send(topic, numbered([1]))
+    # What the library reports when idempotence is lost; nothing outside of it can bring that about on demand.
+    producer._break("fatal error, as the library would report it")
+    assert not producer.accepting
+    waiting = producer.start_send(topic, numbered([2]))
+    for each in (held, waiting):
+        with pytest.raises(BrokerUnavailableError, match="fatal error"):
+            await each
+    await producer.send(topic, numbered([3]))
+    async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
+        arrived = await consume_until(consumer, lambda records: 3 in numbers(records))
+
+    assert producer.accepting
+    assert set(numbers(arrived)) <= {0, 1, 3}
 
 
 async def test_closing_fails_what_was_not_acknowledged() -> None:

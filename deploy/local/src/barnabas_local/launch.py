@@ -37,12 +37,18 @@ def run_here(
     say: Callable[[str], None],
     ready: Callable[[Stack], None],
     plan: Callable[..., list[ServiceProcess]] = plan_services,
+    detached: bool = False,
 ) -> bool:
-    """Run the stack until SIGTERM or SIGINT; False at once if one runs in this directory already."""
+    """Run the stack until SIGTERM or SIGINT; False at once if one runs in this directory already.
+
+    A detached one lets go of its standard streams: what Python itself has to say goes to the supervisor's log.
+    """
     with held(options.home) as ours:
         if ours:
             log = options.home.log(SUPERVISOR)
             rotate(log)
+            if detached:
+                _let_go_of_streams(log)
             asyncio.run(_until_signalled(options, say=_also_to(log, say), ready=ready, plan=plan))
         return ours
 
@@ -108,6 +114,13 @@ async def _until_signalled(
     await supervise(options, stop=stop, say=say, ready=ready, plan=plan)
 
 
+def _let_go_of_streams(log: Path) -> None:
+    with Path(os.devnull).open("rb") as nowhere, log.open("ab") as output:
+        os.dup2(nowhere.fileno(), sys.stdin.fileno())
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+
+
 def _also_to(log: Path, say: Callable[[str], None]) -> Callable[[str], None]:
     """What is said to a person is in the supervisor's log too, with the time."""
 
@@ -139,16 +152,11 @@ def _detached() -> int:
         tell(ready=True)
         report.close()
 
-    # Nothing of the terminal, or of the pipe, is kept: only the reports go there.
-    with Path(os.devnull).open("r+b") as nowhere:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            os.dup2(nowhere.fileno(), stream.fileno())
     try:
-        if not run_here(options, say=lambda line: tell(say=line), ready=ready):
+        if not run_here(options, say=lambda line: tell(say=line), ready=ready, detached=True):
             tell(ready=False)
     except BarnabasError as failure:
-        with options.home.log(SUPERVISOR).open("a", encoding="utf-8") as log:
-            log.write(f"{failure}\n")
+        sys.stderr.write(f"{failure}\n")
         tell(failed=str(failure))
         return 1
     return 0

@@ -80,7 +80,9 @@ class Called:
 class Caller:
     """Makes calls over one session. Made by `open_caller`."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, clock: Clock, call_seconds: float, allow_private: bool) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, clock: Clock, call_seconds: float, allow_private: bool
+    ) -> None:
         self._session = session
         self._clock = clock
         self._call_seconds = call_seconds
@@ -178,7 +180,10 @@ async def open_caller(
 
 
 def retry_after_seconds(text: str | None, *, now: datetime) -> float | None:
-    """What `Retry-After` asks for, in seconds from now; None for nothing or nonsense. Both of its forms, RFC 9110 10.2.3."""
+    """What `Retry-After` asks for, in seconds from now, in both of its forms; None for nothing or nonsense.
+
+    Source: RFC 9110, 10.2.3.
+    """
     if text is None or len(text) > 64:
         return None
     if text.strip().isascii() and text.strip().isdigit():

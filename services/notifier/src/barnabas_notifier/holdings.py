@@ -1,13 +1,14 @@
-"""What this process holds: lease batches by how many of their deliveries are left, and the calls in flight.
+"""What this process holds: deliveries by key, the lease batches they came in, and the calls in flight.
 
 Plain bookkeeping on the event loop: a delivery is held from its claim's answer to the commit that ends or releases it.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from barnabas.postgres.deliveries import DeliveryKey
 from barnabas_notifier.lanes import Held
 
 
@@ -15,6 +16,7 @@ from barnabas_notifier.lanes import Held
 class Holdings:
     """All of it is dropped at once when the lease is lost."""
 
+    deliveries: dict[DeliveryKey, Held] = field(default_factory=dict)
     batches: dict[UUID, int] = field(default_factory=dict)
     """Deliveries left by batch; 0 while its claim is in flight."""
     calls: dict[Held, "asyncio.Task[None]"] = field(default_factory=dict)
@@ -27,10 +29,11 @@ class Holdings:
         """The claim failed; if it was committed all the same, the recall hands its deliveries back."""
         self.batches.pop(batch_id, None)
 
-    def take(self, batch_id: UUID, count: int) -> None:
+    def take(self, batch_id: UUID, claimed: Sequence[Held]) -> None:
         """The claim's deliveries are ours."""
-        if count:
-            self.batches[batch_id] = count
+        self.deliveries.update((held.delivery.key, held) for held in claimed)
+        if claimed:
+            self.batches[batch_id] = len(claimed)
         else:
             self.batches.pop(batch_id, None)
 
@@ -44,8 +47,19 @@ class Holdings:
     def leave(self, leaving: Iterable[Held]) -> None:
         """These are written, or somebody else's by now."""
         for held in leaving:
+            if self.deliveries.get(held.delivery.key) is held:
+                del self.deliveries[held.delivery.key]
             left = self.batches.get(held.batch_id, 0) - 1
             if left > 0:
                 self.batches[held.batch_id] = left
             else:
                 self.batches.pop(held.batch_id, None)
+
+    def drop_all(self) -> int:
+        """Nothing of it is ours any more; calls in flight end. Returns how many deliveries were held."""
+        dropped = len(self.deliveries)
+        self.deliveries.clear()
+        self.batches.clear()
+        for call in self.calls.values():
+            call.cancel()
+        return dropped

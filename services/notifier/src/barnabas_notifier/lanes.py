@@ -5,7 +5,7 @@ skipped, so a receiver that hangs costs its own lane and nobody else's. Plain bo
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -72,6 +72,7 @@ class Lanes:
         self._calls_per_tenant = calls_per_tenant
         self._calls_per_endpoint = calls_per_endpoint
         self._lanes: dict[EndpointKey, Lane] = {}
+        self._parked: dict[EndpointKey, Lane] = {}
         self._tenants: dict[UUID, _Tenant] = {}
         self._turns: deque[tuple[UUID, _Tenant]] = deque()
         self._waiting = 0
@@ -118,33 +119,36 @@ class Lanes:
 
     def promise_parked(self, limit: int) -> list[tuple[Lane, int]]:
         """Places for parked deliveries: lanes at least half empty, with how many each takes; promised."""
-        found = []
-        for lane in self._lanes.values():
+        found: list[tuple[Lane, int]] = []
+        for lane in self._parked.values():
             if len(found) == limit:
                 break
-            if lane.has_parked and not lane.promised and len(lane.waiting) <= self._lane_rows // 2:
+            if not lane.promised and len(lane.waiting) <= self._lane_rows // 2:
                 room = self._room(lane)
                 if room > 0:
                     self._promise(lane, room)
                     found.append((lane, room))
         return found
 
-    def keep_promise(self, key: EndpointKey, count: int) -> None:
-        """The claim is over: its places are free, and what it brought is pushed."""
-        lane = self._lanes[key]
-        lane.promised -= count
-        self._promised -= count
-        self._forget_if_idle(lane)
+    def keep_promises(self, promised: Mapping[EndpointKey, int]) -> None:
+        """The claim is over and what it brought is pushed: its places are free."""
+        for key, count in promised.items():
+            lane = self._lanes[key]
+            lane.promised -= count
+            self._promised -= count
+            self._forget_if_idle(lane)
 
     def note_parked(self, lane: Lane) -> None:
         """Postgres has, or is about to have, parked deliveries of this lane."""
         lane.has_parked = True
+        self._parked[lane.endpoint.key] = lane
         lane.parkings += 1
 
     def parked_are_taken(self, lane: Lane, parkings: int) -> None:
         """Postgres had no more of them when it was asked, `parkings` having been read before."""
         if lane.parkings == parkings:
             lane.has_parked = False
+            self._parked.pop(lane.endpoint.key, None)
             self._forget_if_idle(lane)
 
     def push(self, held: Iterable[Held]) -> None:
@@ -167,7 +171,7 @@ class Lanes:
         """The next deliveries to be sent, in turn; each counts as a call in flight until `called`."""
         taken: list[Held] = []
         while self._turns and len(taken) < limit and self._calling < self._calls:
-            _, tenant = self._turns.popleft()
+            tenant_id, tenant = self._turns.popleft()
             tenant.in_turn = False
             lane = tenant.turns.popleft()
             lane.in_turn = False
@@ -178,21 +182,21 @@ class Lanes:
                 tenant.calling += 1
                 self._calling += 1
             self._give_turn(lane)
-            self._give_tenant_turn(lane.endpoint.key.tenant_id, tenant)
+            self._give_tenant_turn(tenant_id, tenant)
+            self._forget_tenant_if_idle(tenant_id, tenant)
         return taken
 
     def called(self, held: Held) -> None:
         """Its call is over, or won't be made."""
-        lane = self._lanes[held.endpoint_key]
-        tenant = self._tenants[held.endpoint_key.tenant_id]
+        tenant_id = held.endpoint_key.tenant_id
+        lane, tenant = self._lanes[held.endpoint_key], self._tenants[tenant_id]
         lane.calling -= 1
         tenant.calling -= 1
         self._calling -= 1
         self._give_turn(lane)
-        self._give_tenant_turn(held.endpoint_key.tenant_id, tenant)
+        self._give_tenant_turn(tenant_id, tenant)
         self._forget_if_idle(lane)
-        if not tenant.calling and not tenant.turns:
-            self._tenants.pop(held.endpoint_key.tenant_id, None)
+        self._forget_tenant_if_idle(tenant_id, tenant)
 
     def empty(self, lane: Lane) -> list[Held]:
         """Take out all that waits in one lane."""
@@ -232,3 +236,7 @@ class Lanes:
     def _forget_if_idle(self, lane: Lane) -> None:
         if lane.is_idle and self._lanes.get(lane.endpoint.key) is lane:
             del self._lanes[lane.endpoint.key]
+
+    def _forget_tenant_if_idle(self, tenant_id: UUID, tenant: _Tenant) -> None:
+        if not tenant.calling and not tenant.turns:
+            self._tenants.pop(tenant_id, None)

@@ -80,7 +80,7 @@ class CheckedResolver(AbstractResolver):
 
 
 def checked_socket(allow_private: bool) -> Callable[[tuple[object, ...]], socket.socket]:
-    """A socket factory that judges the address once more, where the connection is made: literal addresses pass here only."""
+    """A socket factory that judges each address where the connection is made; literal ones pass no resolver."""
 
     def make(addr_info: tuple[object, ...]) -> socket.socket:
         family, kind, protocol, _, address = addr_info
@@ -94,5 +94,7 @@ def checked_socket(allow_private: bool) -> Callable[[tuple[object, ...]], socket
     return make
 
 
-def _getaddrinfo(host: str, port: int) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[object, ...]]]:
+def _getaddrinfo(
+    host: str, port: int
+) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[object, ...]]]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)  # type: ignore[return-value]  # wider than its stub

@@ -15,7 +15,7 @@ class NotifierSettings(ServiceSettings):
     """How long a notifier that has stopped answering keeps its deliveries. Every process must have the same."""
 
     call_seconds: Annotated[float, Field(ge=0.1, le=120)] = 15.0
-    """The one deadline over a whole call to an endpoint, from the look-up of its name to the last byte of its answer."""
+    """The one deadline over a whole call to an endpoint, from looking up its name to the last byte of its answer."""
 
     calls: Annotated[int, Field(ge=1, le=5_000)] = 512
     """Calls in flight at once in this process."""

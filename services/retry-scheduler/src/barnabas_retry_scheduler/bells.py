@@ -91,3 +91,10 @@ async def answer(bell: Bell, step: Step, stop: Stop) -> None:
         else:
             failures = 0
             run_at = None if again is None else loop.time() + again
+
+
+async def repeat(step: Callable[[], Awaitable[float]], stop: Stop) -> None:
+    """Run `step` at once, then again after as many seconds as it returns, until the stop; failures as in `answer`."""
+    start = Bell()
+    start.ring()
+    await answer(start, step, stop)

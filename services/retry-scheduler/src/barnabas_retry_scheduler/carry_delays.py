@@ -1,8 +1,8 @@
 """Delayed records on their way: from `retries` through the delay tiers to the topic where their work is taken.
 
-A record stays in its tier until the tier's delay is over (or it is due, whichever comes first), then hops to the largest
-tier that fits what is left, and waits out the last second in memory with its offset open. An offset is committed only
-after the next topic has acknowledged the record; a crash in between sends it twice, and the claim drops one of them.
+A record stays in its tier until the tier's delay is over (or it is due, whichever comes first), then hops to the
+largest tier that fits what is left, and waits out the last second in memory with its offset open. An offset is committed
+only after the next topic has acknowledged the record; a crash in between sends it twice, and the claim drops one of them.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class Carrier:
         return {at: moved[at] for at in partitions if at in moved}
 
     async def carry_once(self, stop: Stop) -> int:
-        """Take in what has arrived and pass on what leaves; waits for either, at most a second. Returns how many left."""
+        """Take in what has arrived and pass on what leaves; waits for either, at most a second. How many have left."""
         now = self._now()
         rest = max(0.0, self._line.next_at(now) - now)
         self._take_in(await self.consumer.get(_BATCH_RECORDS, rest))
@@ -93,9 +93,7 @@ class Carrier:
         resting = []
         for record in records:
             epoch = self.offsets.epoch(record.topic, record.partition)
-            if epoch is None or not self.offsets.add(
-                record.topic, record.partition, epoch=epoch, offset=record.offset
-            ):
+            if epoch is None or not self.offsets.add(record.topic, record.partition, epoch=epoch, offset=record.offset):
                 continue
             try:
                 envelope = decode(record.value)

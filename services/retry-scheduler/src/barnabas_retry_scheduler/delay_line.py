@@ -1,8 +1,8 @@
 """Delayed records in memory: a short queue for each partition, and one heap for the last second.
 
-A tier holds one fixed delay and the broker stamps its appends, so the head of a partition is the first to leave and only
-heads are looked at. What is held is bounded: a partition with a full queue is paused, and the rest of its records wait
-in Kafka, a million as well as a thousand. Nothing here reads a clock or talks to Kafka.
+A tier holds one fixed delay and the broker stamps its appends, so the head of a partition is the first to leave and
+only heads are looked at. What is held is bounded: a partition with a full queue is paused, and the rest of its records
+wait in Kafka, a million as well as a thousand. Nothing here reads a clock or talks to Kafka.
 """
 
 import heapq
@@ -19,6 +19,8 @@ from barnabas.kafka.partitions import TopicPartition
 # milliseconds; all 168 partitions full are 50 MB.
 QUEUE_FULL = 1_000
 QUEUE_LOW = 500
+# What one partition may pass on before the others have had their turn: one tenant's flood is one partition's.
+QUEUE_SHARE = 250
 # For the last second only, so this is a rate: records a second that end their delay between two tiers.
 HEAP_FULL = 20_000
 
@@ -26,8 +28,8 @@ HEAP_FULL = 20_000
 class Resting(msgspec.Struct, frozen=True, gc=False):
     """A record that waits. Times are Unix seconds by the database's clock.
 
-    `leaves_at` is when it leaves its tier, `due_at` when its job may run; `destination` is the topic after the last hop.
-    A msgspec struct that the garbage collector doesn't walk: there may be a hundred thousand.
+    `leaves_at` is when it leaves its tier, `due_at` when its job may run; `destination` is the topic of its last hop. A
+    msgspec struct that the garbage collector doesn't walk: there may be a hundred thousand.
     """
 
     leaves_at: float
@@ -48,7 +50,7 @@ class Departure(msgspec.Struct, frozen=True, gc=False):
 
 
 class DelayLine:
-    """What one process holds. `tiers` are topics by their delay in seconds."""
+    """What one process holds."""
 
     def __init__(self, *, queue_full: int = QUEUE_FULL, queue_low: int = QUEUE_LOW, heap_full: int = HEAP_FULL) -> None:
         self._queue_full = queue_full
@@ -58,6 +60,7 @@ class DelayLine:
         self._heap: list[tuple[float, int, Resting]] = []
         self._order = itertools.count()
         self._paused: set[TopicPartition] = set()
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self._heap) + sum(map(len, self._queues.values()))
@@ -71,26 +74,31 @@ class DelayLine:
             queue.append(record)
 
     def depart(self, now: float, tiers: dict[float, str], *, limit: int) -> list[Departure]:
-        """Take out what goes on now, at most about `limit`: to the next tier, or on its last hop."""
+        """Take out what goes on now, at most `limit`: to the next of `tiers` (topics by delay), or on its last hop."""
         leaving: list[Departure] = []
         heap = self._heap
         while heap and heap[0][0] <= now and len(leaving) < limit:
             record = heapq.heappop(heap)[2]
             leaving.append(Departure(record.destination, record))
         delays = tuple(tiers)
-        for queue in self._queues.values():
-            while queue and queue[0].leaves_at <= now and len(leaving) < limit:
+        queues = list(self._queues.values())
+        for turn in range(len(queues)):
+            if len(leaving) >= limit:
+                # Whoever had no turn now is first next time.
+                self._turn += turn
+                break
+            queue = queues[(self._turn + turn) % len(queues)]
+            for _ in range(min(QUEUE_SHARE, len(queue))):
+                if queue[0].leaves_at > now or len(leaving) >= limit:
+                    break
                 rest = queue[0].due_at - now
-                if rest <= 0.0:
-                    record = queue.popleft()
-                    leaving.append(Departure(record.destination, record))
-                    continue
                 tier = next_tier(rest, delays)
-                if tier is not None:
+                if rest <= 0.0:
+                    leaving.append(Departure(queue[0].destination, queue.popleft()))
+                elif tier is not None:
                     leaving.append(Departure(tiers[tier], queue.popleft()))
                 elif len(heap) < self._heap_full:
-                    record = queue.popleft()
-                    heapq.heappush(heap, (record.due_at, next(self._order), record))
+                    heapq.heappush(heap, (queue[0].due_at, next(self._order), queue.popleft()))
                 else:
                     # The heap empties within a second; this partition waits for that.
                     break
@@ -122,9 +130,7 @@ class DelayLine:
 
     def to_pause(self) -> list[TopicPartition]:
         """Partitions whose queue has become full; each is named once."""
-        full = [
-            at for at, queue in self._queues.items() if len(queue) >= self._queue_full and at not in self._paused
-        ]
+        full = [at for at, queue in self._queues.items() if len(queue) >= self._queue_full and at not in self._paused]
         self._paused.update(full)
         return full
 

@@ -1,5 +1,7 @@
-"""The retry-scheduler process: brings back what waits. Delayed records, due jobs, expired leases, untold outbox rows, lost
-records; and it keeps topics and partitions."""
+"""The retry-scheduler process: brings back what waits.
+
+Delayed records, due jobs, expired leases, untold outbox rows, lost records; and it keeps topics and partitions.
+"""
 
 from barnabas.runtime.service import Service, main
 from barnabas_retry_scheduler.carry_delays import carry_delays
@@ -11,6 +13,7 @@ from barnabas_retry_scheduler.poll_timers import poll_timers
 from barnabas_retry_scheduler.reap_leases import reap_leases, reap_overdue_attempts
 from barnabas_retry_scheduler.reconcile import reconcile
 from barnabas_retry_scheduler.relay_outbox import relay_outbox
+from barnabas_retry_scheduler.replay_events import replay_events
 from barnabas_retry_scheduler.resources import open_resources, unready
 from barnabas_retry_scheduler.settings import RetrySchedulerSettings
 from barnabas_retry_scheduler.sweep_waiting import sweep_gates, sweep_types
@@ -29,6 +32,7 @@ SERVICE = Service(
         sweep_gates,
         sweep_types,
         reconcile,
+        replay_events,
         keep_topics,
         keep_partitions,
         keep_clock,

@@ -37,6 +37,8 @@ class Resources:
     bells: Bells = field(default_factory=Bells)
     line: DelayLine = field(default_factory=DelayLine)
     lost: LostRecords = field(default_factory=LostRecords)
+    identities: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """(cluster id, topic id) of each topic, as last seen."""
 
     def jitter(self) -> float:
         """Uniform in [0, 1)."""

@@ -54,7 +54,7 @@ class RetryInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JobInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One job to run. `priority` is 0 to 3 or low, medium, high, critical; `run_at` and `delay_seconds` exclude each other."""
+    """One job to run. `priority` is 0 to 3 or low, medium, high, critical; `run_at` excludes `delay_seconds`."""
 
     type: Name
     payload: Raw
@@ -77,8 +77,6 @@ class ReadJob(msgspec.Struct, frozen=True, gc=False):
 
     type: str
     priority: int
-    queue: str | None
-    """None: the default queue."""
     run_at: datetime | None
     delay_seconds: float | None
     timeout_ms: int | None
@@ -111,6 +109,9 @@ def read_job(body: bytes | Raw) -> ReadJob:
     json_text.check(text)
     given = decode(_decoder, text)
     priority: int = Priority.MEDIUM if given.priority is None else read_priority(given.priority)
+    if given.queue not in (None, "default"):
+        # Queues have workers and topics of their own; a job that no worker reads would only look accepted.
+        raise refused("not_supported", "this release has the queue default only", pointer="/queue")
     if (
         given.delay_seconds is None
         and given.run_at is None
@@ -126,7 +127,6 @@ def read_job(body: bytes | Raw) -> ReadJob:
     return ReadJob(
         type=given.type,
         priority=priority,
-        queue=given.queue,
         run_at=given.run_at,
         delay_seconds=given.delay_seconds,
         # At least a millisecond: nothing stored may read as no limit.

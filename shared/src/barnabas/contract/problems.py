@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "wrong_tenant": Kind(401, "The record's key is not the tenant of its credential"),
     "not_found": Kind(404, "There is nothing here"),
     "method_not_allowed": Kind(405, "This can't be done here"),
+    "request_timeout": Kind(408, "The request did not arrive in time", retryable=True),
     "not_redrivable": Kind(409, "Only a failed job can be redriven"),
     "dead_letter_closed": Kind(409, "The dead letter is closed"),
     "endpoint_unavailable": Kind(409, "The endpoint is deleted or disabled"),

@@ -463,5 +463,8 @@ def _for_client(partitions: Iterable[TopicPartition]) -> list[Any]:
     return [_ClientPartition(at.topic, at.partition) for at in partitions]
 
 
-def _shown(partitions: Iterable[TopicPartition]) -> list[str]:
-    return [f"{at.topic}/{at.partition}" for at in sorted(partitions)]
+def _shown(partitions: Iterable[TopicPartition]) -> dict[str, list[int]]:
+    by_topic: dict[str, list[int]] = {}
+    for at in sorted(partitions):
+        by_topic.setdefault(at.topic, []).append(at.partition)
+    return by_topic

@@ -44,6 +44,8 @@ _POLL_IDLE_SECONDS = 0.5
 _SLOW_AFTER_SECONDS = 0.1
 
 _REBUILD_PAUSE_CAP_SECONDS = 10.0
+# A client that worked for this long was healthy: the next failure starts with a rebuild at once again.
+_HEALTHY_SECONDS = 60.0
 
 
 class Producer:
@@ -237,6 +239,8 @@ class Producer:
     def _break(self, reason: str) -> None:
         if self._fatal is None:
             self._fatal = reason
+            if time.monotonic() - self._rebuild_at > _HEALTHY_SECONDS:
+                self._rebuilds = 0
             # The first rebuild is at once; a cluster that breaks each new client gets ever longer rests.
             pause = min(_REBUILD_PAUSE_CAP_SECONDS, 0.1 * 2.0 ** min(self._rebuilds, 16)) * (0.5 + random.random() / 2)
             self._rebuild_at = time.monotonic() + (pause if self._rebuilds else 0.0)

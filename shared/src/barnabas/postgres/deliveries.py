@@ -4,12 +4,15 @@ What a notifier writes names its worker id and the fence it holds. Lists are put
 the order in which rows are locked everywhere.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
 from uuid import UUID
+
+import asyncpg
 
 from barnabas.contract.deliveries import DeadDelivery
 from barnabas.contract.telling import (
@@ -20,7 +23,14 @@ from barnabas.contract.telling import (
     delivery_retry_record,
 )
 from barnabas.domain.deliveries import DeliveryState
+from barnabas.errors import RejectedError
 from barnabas.postgres.database import Session, by_key
+
+
+class RefusedRowError(RejectedError):
+    """Postgres refuses a row of this batch, and so the whole of it: halve the batch."""
+
+    code = "row_refused"
 
 
 class DeliveryKey(NamedTuple):
@@ -138,19 +148,23 @@ async def open_deliveries(
 ) -> dict[DeliveryKey, DeliveryState]:
     """Write the deliveries of new events; returns those that are new, with their states.
 
-    Raises `LeaseOverError` when the notifier has no lease any more.
+    Raises `LeaseOverError` when the notifier has no lease any more, `RefusedRowError` for a row that can't be stored.
     """
     ordered = [deliveries[i] for i in by_key([new.key for new in deliveries])]
-    rows = await session.fetch(
-        "open_deliveries",
-        worker_id,
-        batch_id,
-        *_columns(new.key for new in ordered),
-        [new.delivery_id for new in ordered],
-        [new.job_id for new in ordered],
-        [new.state for new in ordered],
-        [new.error for new in ordered],
-    )
+    try:
+        rows = await session.fetch(
+            "open_deliveries",
+            worker_id,
+            batch_id,
+            *_columns(new.key for new in ordered),
+            [new.delivery_id for new in ordered],
+            [new.job_id for new in ordered],
+            [new.state for new in ordered],
+            [new.error for new in ordered],
+        )
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        # An event whose day has no partition, for one: SQLSTATE classes 22 and 23.
+        raise RefusedRowError(f"{type(error).__name__} ({error.sqlstate})") from error
     return {DeliveryKey(row[0], row[1], row[2]): DeliveryState(row[3]) for row in rows}
 
 
@@ -188,8 +202,8 @@ async def claim_deliveries(
 
 async def take_parked_deliveries(
     session: Session, worker_id: UUID, batch_id: UUID, rooms: Sequence[LaneRoom]
-) -> tuple[list[ClaimedDelivery], int]:
-    """The oldest parked deliveries of these endpoints, and how many were cancelled.
+) -> tuple[list[ClaimedDelivery], dict[tuple[UUID, UUID], int]]:
+    """The oldest parked deliveries of these endpoints, and how many moved of each: taken, or cancelled for an error.
 
     Raises `LeaseOverError` when the notifier has no lease any more.
     """
@@ -209,7 +223,18 @@ async def take_parked_deliveries(
     ]
     # The statement gives them in no order; a lane sends its oldest first.
     taken.sort(key=lambda one: one.key.event_id)
-    return taken, len(rows) - len(taken)
+    return taken, dict(Counter((row[0], row[2]) for row in rows))
+
+
+async def find_parked_endpoints(
+    session: Session, worker_id: UUID, *, after: tuple[UUID, UUID], limit: int
+) -> list[tuple[tuple[UUID, UUID], bool]]:
+    """The next endpoints with parked deliveries, in key order, and whether `worker_id` should look after them.
+
+    It should when it parked the oldest itself, or when the notifier that did is dead.
+    """
+    rows = await session.fetch("find_parked_endpoints", *after, limit, worker_id)
+    return [((row["tenant_id"], row["endpoint_id"]), row["is_ours"]) for row in rows]
 
 
 async def finish_deliveries(

@@ -128,3 +128,6 @@ def _unstorable() -> Iterator[None]:
         raise UnstorableError from error
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
         raise UnstorableError from error
+    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+        # Keys are inserted in order, so this takes someone else's statement; the caller may simply try again.
+        raise DatabaseUnavailableError(f"Postgres: {type(error).__name__}") from error

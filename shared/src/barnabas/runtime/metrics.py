@@ -106,7 +106,7 @@ attempt_seconds = _histogram(
     "barnabas_attempt_seconds", "How long an attempt ran, by outcome.", "outcome", buckets=_DURATIONS
 )
 slots_busy = _gauge("barnabas_slots_busy", "Slots of this worker that run an attempt.")
-slots_total = _gauge("barnabas_slots_total", "Slots that this worker has.")
+slots_total = _gauge("barnabas_slots", "Slots that this worker has.")
 superseded_writes = _counter(
     "barnabas_superseded_writes_total",
     "Results that were dropped because a newer fence holds the row, by what (job, delivery, intake).",
@@ -184,6 +184,9 @@ consumer_pauses = _counter(
     "barnabas_consumer_pauses_total",
     "Times that a consumer stopped fetching because its inbox was full, by group.",
     "group",
+)
+malformed_records = _counter(
+    "barnabas_malformed_records_total", "Records that could not be read and were skipped, by topic.", "topic"
 )
 produce_queue_records = _gauge("barnabas_produce_queue_records", "Records sent and not yet acknowledged.")
 produce_oldest_seconds = _gauge("barnabas_produce_oldest_seconds", "Age of the oldest record not yet acknowledged.")

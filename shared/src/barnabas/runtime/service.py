@@ -83,6 +83,8 @@ def run(service: Service[S, R], environ: Mapping[str, str] | None = None) -> int
             sys.stderr.write(f"barnabas {service.name}: {line}\n")
         return EXIT_BAD_SETTINGS
     logs.configure(service=service.name, level=settings.log_level, form=settings.log_format)
+    # Kafka's thread, the ops port and the lease keeper share the interpreter with the loop; by default each waits 5 ms.
+    sys.setswitchinterval(0.001)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve_until_signalled(service, settings))
 

@@ -34,6 +34,9 @@ KNOWN_KEYS: tuple[str, ...] = (
     # Ingest.
     "HTTP_HOST",
     "HTTP_PORT",
+    "HTTP_CONNECTIONS_MAX",
+    "REQUEST_SECONDS",
+    "QUEUE_BYTES_MAX",
     "POSTGRES_API",
     "ADMIN_KEY",
     # The worker.
@@ -43,6 +46,19 @@ KNOWN_KEYS: tuple[str, ...] = (
     "CLAIM_ROWS_MAX",
     "TURNS",
     "CANCEL_GRACE_SECONDS",
+    # The notifier.
+    "CALLS",
+    "CALLS_PER_ENDPOINT",
+    "CALLS_PER_TENANT",
+    "CALL_SECONDS",
+    "LANES_ROWS",
+    "LANE_ROWS",
+    # The retry-scheduler.
+    "LEADER_LEASE_SECONDS",
+    "REPUBLISH_PER_SECOND",
+    "RESULTS_REPLAY_MINUTES",
+    "RETENTION_DAYS",
+    "TOPIC_REPLICATION",
     # The client, the command line and the local stack; services meet them in a shared environment.
     "API_URL",
     "API_KEY",

@@ -118,8 +118,8 @@ def _check_limits(job_type: str, *, max_attempts: int, timeout: float, isolate: 
             f"job type {job_type!r} must be 1 to 128 characters of A-Z a-z 0-9 . _ : / - "
             "and begin with a letter or digit"
         )
-    if not 1 <= max_attempts <= 1000:
-        raise RegistrationError(f"job type {job_type!r}: max_attempts must be between 1 and 1000, not {max_attempts!r}")
+    if not 1 <= max_attempts <= 100:
+        raise RegistrationError(f"job type {job_type!r}: max_attempts must be between 1 and 100, not {max_attempts!r}")
     # Written so that NaN fails it too.
     if not 0 < timeout <= _DAY_SECONDS:
         raise RegistrationError(f"job type {job_type!r}: timeout must be above 0 and at most {_DAY_SECONDS} seconds")

@@ -69,7 +69,7 @@ BEGIN
         ),
         gate AS (
             SELECT gates.tenant_id, gates.allowed - gates.used AS room,
-                   EXISTS (SELECT 1 FROM waiting WHERE waiting.tenant_id = gates.tenant_id AND waiting.kind = 1 AND waiting.woken_at IS NULL) AS has_waiters
+                   EXISTS (SELECT 1 FROM waiting WHERE waiting.tenant_id = gates.tenant_id AND waiting.kind = 1) AS has_waiters
               FROM gates
              WHERE gates.kind = 1
                AND gates.tenant_id = ANY (p_tenants)
@@ -77,7 +77,7 @@ BEGIN
         ),
         able AS (
             SELECT locked.*, gate.room, gate.tenant_id IS NOT NULL AS limited, seat.seq, seat.woken_at IS NOT NULL AS woken,
-                   -- Whoever arrives while others wait goes behind them, room or not.
+                   -- Whoever arrives while others wait, or are on their way back, goes behind them, room or not.
                    seat.woken_at IS NOT NULL OR NOT gate.has_waiters AS in_turn
               FROM locked
               LEFT JOIN gate ON gate.tenant_id = locked.tenant_id

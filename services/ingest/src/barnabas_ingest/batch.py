@@ -1,0 +1,217 @@
+"""POST /v1/jobs/batch: up to 10,000 jobs, one verdict each, in order; one bad job harms no other.
+
+The body is cut into jobs once; then slices are validated, written and answered, two of them on their way at a time, so
+that a large batch neither holds the event loop nor fills the lanes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw
+
+from barnabas.contract.http import BatchAnswer, Verdict
+from barnabas.contract.intake import BATCH_BYTES_MAX, BATCH_JOBS_MAX, ReadJob, decode, fingerprint, read_job
+from barnabas.contract.problems import Problem, ProblemError, problem_of, refused
+from barnabas.postgres.submissions import Submission
+from barnabas.runtime import metrics
+from barnabas_ingest.http_io import (
+    Answer,
+    Receive,
+    Scope,
+    announced_bytes,
+    json_answer,
+    media_type,
+    read_body,
+)
+from barnabas_ingest.lane import FLUSH_JOBS_MAX, Parcel
+from barnabas_ingest.resources import Resources
+from barnabas_ingest.submit import check_fingerprint, submission, trace_of
+
+NDJSON_TYPES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines")
+# While one slice is written the next is decoded.
+_SLICES_IN_FLIGHT = 2
+
+_jobs_decoder = msgspec.json.Decoder(list[Raw])
+_ACCEPTED = metrics.submissions.labels("batch", "accepted")
+_REPLAYED = metrics.submissions.labels("batch", "replayed")
+_REJECTED = metrics.submissions.labels("batch", "rejected")
+_REFUSED = metrics.submissions.labels("batch", "refused")
+_ACCEPT_SECONDS = metrics.accept_seconds.labels("batch")
+
+
+async def submit_batch(resources: Resources, scope: Scope, receive: Receive) -> Answer:
+    """Accept what can be accepted; the whole is refused only when it isn't a batch, or nothing can be stored."""
+    headers = dict(scope["headers"])
+    tenant_id = await resources.credentials.tenant_of(headers)
+    kind = media_type(headers)
+    if kind not in (b"", b"application/json", *NDJSON_TYPES):
+        raise refused("unsupported_media_type", "send application/json or application/x-ndjson")
+    announced = announced_bytes(headers, most=BATCH_BYTES_MAX)
+    trace = trace_of(headers.get(b"traceparent"))
+    with resources.budget.hold(tenant_id, announced) as share:
+        body = await read_body(receive, share, announced=announced, most=BATCH_BYTES_MAX)
+        started = resources.clock.monotonic()
+        given = _cut_lines(body) if kind in NDJSON_TYPES else _cut_array(body)
+        if len(given) > BATCH_JOBS_MAX:
+            raise refused("validation_failed", f"a batch has at most {BATCH_JOBS_MAX} jobs", pointer="")
+        slices: list[_Slice] = []
+        flying: deque[_Slice] = deque()
+        for begin in range(0, len(given), FLUSH_JOBS_MAX):
+            if len(flying) == _SLICES_IN_FLIGHT:
+                await flying.popleft().wait()
+            one = await _read_slice(resources, tenant_id, given[begin : begin + FLUSH_JOBS_MAX], trace)
+            one.hand_in(resources)
+            slices.append(one)
+            flying.append(one)
+            # Reading a slice takes milliseconds: others get their turn in between.
+            await asyncio.sleep(0)
+        for one in flying:
+            await one.wait()
+        verdicts = [verdict for one in slices for verdict in one.verdicts()]
+    _count(verdicts)
+    _ACCEPT_SECONDS.observe(resources.clock.monotonic() - started)
+    _refuse_if_nothing_could_be_stored(verdicts)
+    return json_answer(200, BatchAnswer(verdicts))
+
+
+class _Slice:
+    """Up to a flush full of jobs: which of them were read, and the parcels they travel in."""
+
+    __slots__ = ("_keyed", "_keyed_at", "_plain", "_plain_at", "_problems", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._problems: dict[int, Problem] = {}
+        self._plain: Parcel | None = None
+        self._keyed: Parcel | None = None
+        self._plain_at: Sequence[int] = ()
+        self._keyed_at: Sequence[int] = ()
+
+    def reject(self, at: int, problem: Problem) -> None:
+        """This one is not handed in."""
+        self._problems[at] = problem
+
+    def take(self, jobs: Sequence[tuple[int, Submission]], keyed: Sequence[tuple[int, Submission, str, bytes]]) -> None:
+        """These are."""
+        if jobs:
+            self._plain_at, rows = zip(*jobs, strict=True)
+            self._plain = Parcel(rows)
+        if keyed:
+            self._keyed_at = [at for at, *_ in keyed]
+            self._keyed = Parcel([job for _, job, *_ in keyed], [(key, digest) for _, _, key, digest in keyed])
+
+    def hand_in(self, resources: Resources) -> None:
+        """Queue them, those with a key in the lane of their own."""
+        if self._plain is not None:
+            resources.plain.put(self._plain)
+        if self._keyed is not None:
+            resources.keyed.put(self._keyed)
+
+    async def wait(self) -> None:
+        """Until it is decided about all of them."""
+        for parcel in (self._plain, self._keyed):
+            if parcel is not None:
+                await parcel.settled
+
+    def verdicts(self) -> list[Verdict]:
+        """One for each, in order."""
+        verdicts: list[Verdict | None] = [None] * self._size
+        for at, problem in self._problems.items():
+            verdicts[at] = Verdict(verdict="rejected", problem=problem)
+        if self._plain is not None:
+            for place, at in enumerate(self._plain_at):
+                verdicts[at] = _accepted(self._plain, place)
+        if self._keyed is not None:
+            for place, at in enumerate(self._keyed_at):
+                verdicts[at] = _keyed_verdict(self._keyed, place)
+        assert None not in verdicts, "every job of a slice has a verdict"
+        return verdicts  # type: ignore[return-value]  # see the line above
+
+
+async def _read_slice(
+    resources: Resources, tenant_id: UUID, given: Sequence[bytes | Raw], trace: bytes | None
+) -> _Slice:
+    one = _Slice(len(given))
+    read: list[tuple[int, ReadJob]] = []
+    for at, text in enumerate(given):
+        try:
+            read.append((at, read_job(text)))
+        except ProblemError as error:
+            one.reject(at, error.problem)
+    types = await resources.types.ids({job.type for _, job in read})
+    now = resources.clock.now()
+    plain: list[tuple[int, Submission]] = []
+    keyed: list[tuple[int, Submission, str, bytes]] = []
+    for at, job in read:
+        try:
+            row = submission(resources, tenant_id, job, type_id=types[job.type], trace=trace, now=now)
+        except ProblemError as error:
+            one.reject(at, error.problem)
+            continue
+        if job.idempotency_key is None:
+            plain.append((at, row))
+        else:
+            keyed.append((at, row, job.idempotency_key, fingerprint(given[at])))
+    one.take(plain, keyed)
+    return one
+
+
+def _accepted(parcel: Parcel, place: int) -> Verdict:
+    failure = parcel.failures.get(place) if parcel.failures else None
+    if failure is not None:
+        return Verdict(verdict="rejected", problem=problem_of(failure))
+    job = parcel.jobs[place]
+    return Verdict(verdict="accepted", id=job.job_id, status="queued" if job.due_at is None else "scheduled")
+
+
+def _keyed_verdict(parcel: Parcel, place: int) -> Verdict:
+    holder = parcel.holders[place]
+    if holder is None or holder.made or place in parcel.failures:
+        return _accepted(parcel, place)
+    try:
+        check_fingerprint(parcel, place)
+    except ProblemError as error:
+        return Verdict(verdict="rejected", problem=error.problem)
+    return Verdict(verdict="replayed", id=holder.job_id)
+
+
+def _cut_array(body: bytes) -> list[Raw]:
+    try:
+        given: list[Raw] = decode(_jobs_decoder, body)
+    except ProblemError as error:
+        if error.problem.code != "malformed_json":
+            raise refused("validation_failed", "a batch is an array of jobs", pointer="") from None
+        raise
+    return given
+
+
+def _cut_lines(body: bytes) -> list[bytes]:
+    return [line for line in body.splitlines() if line and not line.isspace()]
+
+
+def _count(verdicts: Sequence[Verdict]) -> None:
+    accepted = replayed = rejected = refused_count = 0
+    for verdict in verdicts:
+        if verdict.verdict == "accepted":
+            accepted += 1
+        elif verdict.verdict == "replayed":
+            replayed += 1
+        elif verdict.problem is not None and verdict.problem.retryable:
+            refused_count += 1
+        else:
+            rejected += 1
+    for counter, count in ((_ACCEPTED, accepted), (_REPLAYED, replayed), (_REJECTED, rejected), (_REFUSED, refused_count)):
+        if count:
+            counter.inc(count)
+
+
+def _refuse_if_nothing_could_be_stored(verdicts: Sequence[Verdict]) -> None:
+    """Raise the problem when Postgres was away for every job that could have been stored: then nothing was."""
+    reached = [verdict for verdict in verdicts if verdict.problem is None or verdict.problem.retryable]
+    if reached and all(verdict.problem is not None for verdict in reached):
+        first = reached[0].problem
+        assert first is not None, "checked in the line above"
+        raise ProblemError(first)

@@ -1,0 +1,151 @@
+"""Everything that ingest's loops and routes share, opened in order and closed in reverse."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from barnabas.domain.ids import Uuid7Source
+from barnabas.errors import SettingsError
+from barnabas.kafka.producer import Producer
+from barnabas.kafka.teller import Teller
+from barnabas.postgres.database import Database, open_database
+from barnabas.postgres.dictionaries import Dictionary, job_types
+from barnabas.runtime.clock import DatabaseClock
+from barnabas_ingest.budget import Budget
+from barnabas_ingest.credentials import Credentials
+from barnabas_ingest.flush import Flush
+from barnabas_ingest.lane import Lane
+from barnabas_ingest.settings import IngestSettings
+from barnabas_ingest.waits import Waits
+
+log = structlog.get_logger(__name__)
+
+# The lanes and the intake hold one each for good; the rest is for credentials, cancels and redrives.
+_ENGINE_CONNECTIONS_MAX = 8
+_API_CONNECTIONS_MAX = 8
+# Shorter than a client's patience: a Postgres that doesn't answer is away.
+_COMMAND_SECONDS = 10.0
+_BACKLOG = 2_048
+
+
+@dataclass(slots=True)
+class Resources:
+    """What everything in one ingest process shares. All of it lives on the event loop."""
+
+    settings: IngestSettings
+    database: Database
+    """The engine login: many tenants at once."""
+    api: Database
+    """The login that acts for one tenant at a time."""
+    listings: Database
+    """The same on a replica that may be a little late, where there is one."""
+    producer: Producer
+    teller: Teller
+    clock: DatabaseClock
+    ids: Uuid7Source
+    types: Dictionary
+    credentials: Credentials
+    budget: Budget
+    flush: Flush
+    plain: Lane
+    keyed: Lane
+    waits: Waits
+    listener: socket.socket
+
+    @property
+    def http_port(self) -> int:
+        """The public port in use."""
+        return int(self.listener.getsockname()[1])
+
+    def random_bytes(self, count: int) -> bytes:
+        """For secrets."""
+        return secrets.token_bytes(count)
+
+
+@asynccontextmanager
+async def open_resources(settings: IngestSettings) -> AsyncIterator[Resources]:
+    """Open what the loops need; raises before anything is accepted when a part of it can't be had."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            open_database(
+                settings.postgres.get_secret_value(),
+                login="engine",
+                size_max=_ENGINE_CONNECTIONS_MAX,
+                command_seconds=_COMMAND_SECONDS,
+            )
+        )
+        api = await stack.enter_async_context(
+            open_database(
+                settings.postgres_api.get_secret_value(),
+                login="api",
+                size_max=_API_CONNECTIONS_MAX,
+                command_seconds=_COMMAND_SECONDS,
+            )
+        )
+        listings = api
+        if settings.postgres_read is not None:
+            listings = await stack.enter_async_context(
+                open_database(
+                    settings.postgres_read.get_secret_value(),
+                    login="api",
+                    size_max=_API_CONNECTIONS_MAX,
+                    command_seconds=_COMMAND_SECONDS,
+                )
+            )
+
+        async def read_clock() -> datetime:
+            told: datetime = await database.fetchval("read_clock")
+            return told
+
+        clock = DatabaseClock(read_clock)
+        await clock.synchronise()
+        producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-ingest"))
+        teller = Teller(producer)
+        flush = Flush(teller)
+        listener = stack.enter_context(_listen(settings.http_host, settings.http_port))
+        yield Resources(
+            settings=settings,
+            database=database,
+            api=api,
+            listings=listings,
+            producer=producer,
+            teller=teller,
+            clock=clock,
+            ids=Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom),
+            types=job_types(database),
+            credentials=Credentials(database, admin_key=settings.admin_key.get_secret_value()),
+            budget=Budget(settings.queue_bytes_max),
+            flush=flush,
+            plain=Lane("accept", database, flush.write_plain, flights=2),
+            keyed=Lane("accept_keyed", database, flush.write_keyed, flights=2),
+            waits=Waits(database),
+            listener=listener,
+        )
+
+
+def unready(resources: Resources) -> Iterable[str]:
+    """Why this process should get no requests just now."""
+    if not (resources.plain.connected and resources.keyed.connected):
+        yield "Postgres is away"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"BARNABAS_HTTP_PORT={port}: {error.strerror}; for example BARNABAS_HTTP_PORT=0 takes a free one"
+        ) from error
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listener

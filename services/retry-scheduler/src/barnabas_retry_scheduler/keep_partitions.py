@@ -1,0 +1,72 @@
+"""Retention: makes the coming days' partitions, drops days that are over, and deletes old keys in chunks.
+
+A day that something open still needs stays; payloads of open jobs are copied aside before their day goes.
+"""
+
+import time
+
+import structlog
+
+from barnabas.postgres.retention import (
+    CHUNK_ROWS,
+    delete_kept_payloads,
+    delete_old_idempotency_keys,
+    delete_old_redrives,
+    drop_partition,
+    list_old_partitions,
+    make_partitions,
+)
+from barnabas.runtime.periodic import every
+from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.resources import Resources
+
+log = structlog.get_logger(__name__)
+
+_HOUR_SECONDS = 3_600.0
+_LOOK_SECONDS = 2.0
+# Days are made three ahead, so an hour is soon enough; a new leader looks at once.
+IDEMPOTENCY_HOURS = 24.0
+"""How long a key answers for its job; part of the API."""
+
+# A backlog of keys is worked off in portions of a minute, so that one hour's round never lasts as long.
+_CHUNKS_MAX = 500
+
+
+async def keep_partitions(resources: Resources, stop: Stop) -> None:
+    """Once an hour, and at once when this process begins to lead."""
+    next_at = 0.0
+
+    async def step() -> None:
+        nonlocal next_at
+        if not resources.leadership.is_held:
+            next_at = 0.0
+        elif time.monotonic() >= next_at:
+            await keep_partitions_once(resources)
+            next_at = time.monotonic() + _HOUR_SECONDS
+
+    await every(_LOOK_SECONDS, step, stop)
+
+
+async def keep_partitions_once(resources: Resources) -> list[str]:
+    """Make, drop and delete what is due; returns the partitions that were dropped, as `table/day`.
+
+    Raises `DatabaseUnavailableError` when a lock couldn't be had in time: what was done is done, the rest comes again.
+    """
+    database, kept_days = resources.database, resources.settings.retention_days
+    made = await make_partitions(database)
+    dropped: list[str] = []
+    needed: list[str] = []
+    for partition in await list_old_partitions(database, kept_days=kept_days):
+        name = f"{partition.parent}/{partition.day}"
+        (dropped if await drop_partition(database, partition) else needed).append(name)
+    keys = 0
+    for _ in range(_CHUNKS_MAX):
+        deleted = await delete_old_idempotency_keys(database, age_hours=IDEMPOTENCY_HOURS)
+        keys += deleted
+        if deleted < CHUNK_ROWS:
+            break
+    payloads = await delete_kept_payloads(database)
+    await delete_old_redrives(database, kept_days=kept_days)
+    if made or dropped or keys or payloads:
+        log.info("retention_kept", made=made, dropped=dropped, needed=needed, keys=keys, kept_payloads=payloads)
+    return dropped

@@ -1,0 +1,68 @@
+"""Topics are held as the table says, and recognised: another id means another, empty log.
+
+Postgres remembers each topic's identity. The new one is written down only when what the old topic held has been made
+good, so a process that dies in between begins again.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+
+from barnabas.contract import topics
+from barnabas.postgres.reconciling import read_kafka_topics, write_kafka_topics
+from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.bells import repeat
+from barnabas_retry_scheduler.resources import Resources
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 10.0
+_IDLE_SECONDS = 1.0
+
+MADE_GOOD = frozenset({*(topic.name for topic in topics.JOBS), topics.DELIVERIES_RETRY.name, topics.RESULTS.name})
+"""Topics whose loss somebody makes good here: the reconciler, the replay of events. What delay tiers and `retries`
+held has timers; intake is its producers'; dead letters are rows, and their topics copies."""
+
+
+async def keep_topics(resources: Resources, stop: Stop) -> None:
+    """Look at the topics while this process leads, at once when it begins to."""
+
+    async def step() -> float:
+        if not resources.leadership.is_held:
+            return _IDLE_SECONDS
+        await keep_topics_once(resources)
+        return _LOOK_SECONDS
+
+    await repeat(step, stop)
+
+
+async def keep_topics_once(resources: Resources) -> list[str]:
+    """Make, widen and configure topics; returns those that are other ones than Postgres remembers.
+
+    Raises `BrokerUnavailableError` when Kafka is away.
+    """
+    await resources.admin.ensure_topics(replication_factor=resources.settings.topic_replication)
+    cluster_id, topic_ids = await resources.admin.topic_ids()
+    resources.identities = {topic: (cluster_id, topic_id) for topic, topic_id in topic_ids.items()}
+    async with resources.database.session() as session:
+        known = await read_kafka_topics(session)
+    changed = sorted(
+        topic for topic, identity in resources.identities.items() if known.get(topic, identity) != identity
+    )
+    now = resources.clock.now().timestamp()
+    for topic in changed:
+        if topic in MADE_GOOD and topic not in resources.lost.wiped:
+            resources.lost.topic_wiped(topic, now)
+            log.error("topic_wiped", topic=topic, known=known[topic][1], found=resources.identities[topic][1])
+    settled = [topic for topic in resources.identities if known.get(topic) is None]
+    settled += [topic for topic in changed if topic not in MADE_GOOD]
+    await remember_topics(resources, settled)
+    return changed
+
+
+async def remember_topics(resources: Resources, names: Iterable[str]) -> None:
+    """Write down these topics' identities as last seen: nothing of what the old ones held is missing any more."""
+    seen = {name: resources.identities[name] for name in names if name in resources.identities}
+    if seen:
+        async with resources.database.session() as session:
+            await write_kafka_topics(session, seen)

@@ -1,0 +1,108 @@
+"""Who holds a job, and how it is let go: limits, cancels, lost leases, lost answers, the drain."""
+
+from barnabas.postgres.turns import claim_jobs
+from barnabas_worker.recall import recall_once
+from tests.integration.worker.conftest import StartWorker
+from tests.support import handlers
+from tests.support.eventually import eventually
+from tests.support.world import World, new_id
+
+
+async def test_no_more_jobs_run_at_once_than_the_tenant_may(world: World, start_worker: StartWorker) -> None:
+    limited, free = await world.tenant(running_at_most=2), await world.tenant()
+    await start_worker()
+    jobs = await world.submit(limited, "wait_for_ever", count=10)
+    await world.submit(free, "count", count=10)
+    await world.until(free, succeeded=10)
+    await world.until(limited, running=2, queued=8)
+
+    assert sum(handlers.started.get(str(job), 0) for job in jobs) == 2
+    assert await world.superuser.fetchval("SELECT count(*) FROM waiting WHERE tenant_id = $1", limited) == 8
+
+
+async def test_parked_jobs_follow_as_others_end(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant(running_at_most=2)
+    await start_worker()
+    await world.submit(tenant, "count", count=30)
+
+    await world.until(tenant, succeeded=30)
+
+    assert await world.superuser.fetchval("SELECT used FROM gates WHERE tenant_id = $1", tenant) == 0
+    assert await world.superuser.fetchval("SELECT count(*) FROM waiting") == 0
+
+
+async def test_a_cancel_reaches_a_running_handler(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant()
+    await start_worker(CANCEL_GRACE_SECONDS="0.1")
+    (job,) = await world.submit(tenant, "wait_for_ever")
+    await world.until(tenant, running=1)
+
+    await world.engine.fetchrow("cancel_job", tenant, job)
+
+    await world.until(tenant, cancelled=1, seconds=5)
+
+
+async def test_a_worker_that_lost_its_lease_goes_on_under_a_new_id(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant()
+    worker = await start_worker()
+    assert worker.resources is not None
+    identity = worker.resources.identity
+    await world.submit(tenant, "wait_for_ever")
+    await world.until(tenant, running=1)
+    before = identity.worker_id
+
+    await world.superuser.execute("UPDATE workers SET lease_until = now() - interval '1 second'")
+    await eventually(lambda: identity.alive and identity.worker_id != before)
+    await world.submit(tenant, "count", count=3)
+
+    # What it ran under the old id it handed back itself; nobody else had taken it.
+    await eventually(lambda: world.states(tenant), until=lambda states: states.get("succeeded") == 3)
+    assert "failed" not in await world.states(tenant)
+
+
+async def test_jobs_of_a_claim_whose_answer_was_lost_are_handed_back(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant()
+    worker = await start_worker()
+    assert worker.resources is not None
+    identity = worker.resources.identity
+    (job,) = await world.insert(tenant, "count")
+    async with world.engine.session() as session:
+        await claim_jobs(session, identity.worker_id, new_id(), [(tenant, job)], [await world.type_id("count")])
+
+    assert await recall_once(worker.resources) == 1
+    row = await world.superuser.fetchrow("SELECT state, attempt, losses FROM jobs WHERE job_id = $1", job)
+
+    assert tuple(row) == (2, 0, 0)
+    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+
+
+async def test_a_drain_hands_back_what_does_not_end_and_charges_nothing(
+    world: World, start_worker: StartWorker
+) -> None:
+    tenant = await world.tenant()
+    worker = await start_worker()
+    jobs = await world.submit(tenant, "wait_for_ever", count=4)
+    await world.until(tenant, running=4)
+
+    code = await worker.end()
+    rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
+
+    assert code == 0
+    assert {tuple(row) for row in rows} == {(2, 0, 0)}
+    assert await world.superuser.fetchval("SELECT count(*) FROM workers") == 0
+    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+
+
+async def test_an_idle_worker_leaves_no_rows_behind(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant()
+    await start_worker()
+    await world.submit(tenant, "count", count=200)
+    await world.until(tenant, succeeded=200)
+
+    async def rows() -> tuple[int, int]:
+        return (
+            await world.superuser.fetchval("SELECT count(*) FROM outbox"),
+            await world.superuser.fetchval("SELECT count(*) FROM lease_batches"),
+        )
+
+    assert await eventually(rows, until=lambda counts: counts == (0, 0)) == (0, 0)

@@ -1,0 +1,137 @@
+"""A small world for tests of one service: a database of its own, Kafka, tenants, jobs, and what became of them."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from barnabas.contract.telling import job_record
+from barnabas.domain.ids import uuid7
+from barnabas.domain.jobs import JobState
+from barnabas.kafka.admin import ensure_topics
+from barnabas.kafka.producer import Producer
+from barnabas.postgres.database import Database, open_database
+from barnabas.postgres.dictionaries import Dictionary, job_types
+from barnabas.postgres.jobs import NewJob, StoredJob, insert_jobs, read_jobs
+from barnabas_local.database import Logins
+from tests.support.eventually import eventually
+from tests.support.servers import Servers
+
+
+def new_id() -> UUID:
+    """A UUIDv7 of now."""
+    return uuid7(int(time.time() * 1000), os.urandom(10))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a test of a service needs around it."""
+
+    kafka: str
+    logins: Logins
+    engine: Database
+    superuser: Any
+    """A connection that sees everything: for assertions only."""
+    producer: Producer
+    types: Dictionary
+
+    async def tenant(self, *, running_at_most: int | None = None) -> UUID:
+        """A new tenant, with a gate if it has a limit."""
+        tenant_id = new_id()
+        await self.superuser.execute("INSERT INTO tenants (tenant_id, name) VALUES ($1, $2)", tenant_id, str(tenant_id))
+        if running_at_most is not None:
+            await self.superuser.execute(
+                "INSERT INTO gates (tenant_id, kind, allowed) VALUES ($1, 1, $2)", tenant_id, running_at_most
+            )
+        return tenant_id
+
+    async def type_id(self, name: str) -> int:
+        """The number of a job type."""
+        return (await self.types.ids([name]))[name]
+
+    async def insert(
+        self, tenant_id: UUID, job_type: str = "echo", payload: bytes = b"{}", *, count: int = 1, **fields: Any
+    ) -> list[UUID]:
+        """Accepted jobs that Kafka hasn't been told of; their outbox row is left behind."""
+        type_id = await self.type_id(job_type)
+        jobs = [
+            NewJob(tenant_id=tenant_id, job_id=new_id(), type_id=type_id, payload=payload, **fields)
+            for _ in range(count)
+        ]
+        async with self.engine.session() as session:
+            await insert_jobs(session, jobs)
+        return sorted(job.job_id for job in jobs)
+
+    async def publish(self, tenant_id: UUID, job_ids: Sequence[UUID], *, priority: int = 1, times: int = 1) -> None:
+        """Records for these jobs, as their writer would send them."""
+        records = [job_record(tenant_id, job_id, 0, priority) for job_id in job_ids] * times
+        if records:
+            await self.producer.send(records[0][0], [(key, value, None) for _, key, value in records])
+
+    async def submit(
+        self, tenant_id: UUID, job_type: str = "echo", payload: bytes = b"{}", *, count: int = 1, **fields: Any
+    ) -> list[UUID]:
+        """Accepted jobs whose records are in Kafka, as after an ingest that has done its work."""
+        job_ids = await self.insert(tenant_id, job_type, payload, count=count, **fields)
+        if fields.get("run_at") is None:
+            await self.publish(tenant_id, job_ids, priority=fields.get("priority", 1))
+        await self.superuser.execute("DELETE FROM outbox WHERE ref_ids && $1", job_ids)
+        return job_ids
+
+    async def worker(self, *job_types: str, lease_seconds: float = 60.0, slots: int = 100) -> UUID:
+        """A worker id with a lease, for tests that speak for a worker themselves."""
+        worker_id = new_id()
+        numbers = [await self.type_id(name) for name in job_types]
+        await self.engine.execute(
+            "insert_worker", worker_id, "worker", "here", 1, slots, numbers, timedelta(seconds=lease_seconds)
+        )
+        return worker_id
+
+    async def job(self, tenant_id: UUID, job_id: UUID) -> StoredJob:
+        """The whole job."""
+        async with self.engine.session() as session:
+            return (await read_jobs(session, [(tenant_id, job_id)]))[0]
+
+    async def states(self, tenant_id: UUID) -> dict[str, int]:
+        """How many jobs of a tenant are in which state."""
+        rows = await self.superuser.fetch(
+            "SELECT state, count(*) AS n FROM (SELECT state FROM jobs WHERE tenant_id = $1"
+            " UNION ALL SELECT state FROM job_results WHERE tenant_id = $1) AS every GROUP BY state",
+            tenant_id,
+        )
+        return {JobState(row["state"]).label: row["n"] for row in rows}
+
+    async def until(self, tenant_id: UUID, seconds: float = 30.0, **counts: int) -> None:
+        """Wait until exactly these states are left: `until(tenant, succeeded=3)`."""
+        await eventually(lambda: self.states(tenant_id), until=lambda states: states == counts, timeout=seconds)
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        told: datetime = await self.engine.fetchval("read_clock")
+        return told
+
+
+@asynccontextmanager
+async def open_world(servers: Servers, logins: Logins) -> AsyncIterator[World]:
+    """A world on this database."""
+    await ensure_topics(servers.kafka)
+    superuser = await asyncpg.connect(_superuser(servers, logins))
+    try:
+        async with (
+            open_database(logins.engine_dsn, login="engine", size_max=8) as engine,
+            Producer(servers.kafka) as producer,
+        ):
+            yield World(servers.kafka, logins, engine, superuser, producer, job_types(engine))
+    finally:
+        await superuser.close()
+
+
+def _superuser(servers: Servers, logins: Logins) -> str:
+    """The superuser's DSN on the test's own database."""
+    return f"{servers.superuser_dsn.rsplit('/', 1)[0]}/{logins.engine_dsn.rsplit('/', 1)[1]}"
