@@ -24,10 +24,17 @@ APP = "tests.unit.sdk.isolated_app:app"
 HANDLERS = load_handlers(APP)
 
 
+def a_pool(*, app: str = APP, running_max: int = 2, retire_above_bytes: int = 512 << 20) -> ChildProcesses:
+    # A machine that runs many tests at once may take long to start a process.
+    return ChildProcesses(
+        app=app, running_max=running_max, retire_above_bytes=retire_above_bytes, start_seconds=60, log_level="warning"
+    )
+
+
 @pytest.fixture(scope="module")
 async def children() -> AsyncIterator[ChildProcesses]:
     """One pool for all: starting a process takes most of a second."""
-    pool = ChildProcesses(app=APP, running_max=2, log_level="warning", log_form="json")
+    pool = a_pool()
     yield pool
     await pool.close()
     assert pool.alive == 0
@@ -227,7 +234,7 @@ async def test_an_attempt_without_room_is_handed_back_when_its_worker_drains(
 
 
 async def test_a_child_with_a_memory_peak_is_not_used_again() -> None:
-    pool = ChildProcesses(app=APP, running_max=1, retire_above_bytes=200 << 20, log_level="warning")
+    pool = a_pool(running_max=1, retire_above_bytes=200 << 20)
     try:
         first = result(await ran(pool, "pid"))
         assert result(await ran(pool, "hog", 1 << 20)) == 1 << 20
@@ -240,7 +247,7 @@ async def test_a_child_with_a_memory_peak_is_not_used_again() -> None:
 
 
 async def test_an_app_that_the_child_cannot_load_is_an_error_that_says_why() -> None:
-    pool = ChildProcesses(app="tests.unit.sdk.no_such_module:app", running_max=1)
+    pool = a_pool(app="tests.unit.sdk.no_such_module:app")
     try:
         outcome = raised(await ran(pool, "pid"))
     finally:
@@ -251,7 +258,7 @@ async def test_an_app_that_the_child_cannot_load_is_an_error_that_says_why() -> 
 
 
 async def test_a_closed_pool_leaves_no_process_idle_or_hung(tmp_path: Path) -> None:
-    pool = ChildProcesses(app=APP, running_max=2, log_level="warning")
+    pool = a_pool()
     idle = result(await ran(pool, "pid"))
     path = tmp_path / "pid"
     busy = attempt(pool, "stubborn", str(path))
@@ -277,3 +284,15 @@ async def test_a_child_does_not_outlive_a_worker_that_was_killed(tmp_path: Path)
     pid = int(path.read_text())
 
     await eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_an_attempt_that_finds_no_room_in_time_is_handed_back(tmp_path: Path) -> None:
+    pool = ChildProcesses(app=APP, running_max=1, start_seconds=0.05, log_level="warning")
+    try:
+        # No process starts that fast: the first waits for its start in vain, the second for room.
+        outcomes = tuple(await asyncio.gather(ran(pool, "pid"), ran(pool, "pid")))
+    finally:
+        await pool.close()
+
+    assert outcomes == (HandedBack(), HandedBack())
+    assert pool.alive == 0

@@ -1,6 +1,7 @@
 """Running one attempt: how each ending of a handler becomes an outcome, and what interrupts it."""
 
 import asyncio
+import random
 import sys
 import threading
 import time
@@ -436,6 +437,69 @@ async def test_an_interruption_after_the_end_harms_nobody(threads: HandlerThread
     assert run.outcome == Succeeded(b"1")
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_interruptions_at_any_moment_leave_every_slot_sound(seed: int) -> None:
+    chance = random.Random(seed)
+    threads = HandlerThreads(8)
+
+    async def sleeping(payload: Any) -> str:
+        await asyncio.sleep(chance.random() * 0.004)
+        return "slept"
+
+    async def stubborn(payload: Any, ctx: Context) -> str:
+        try:
+            await asyncio.sleep(chance.random() * 0.004)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            if chance.random() < 0.5:
+                raise
+        return "stubborn"
+
+    def threaded(payload: Any, ctx: Context) -> str:
+        time.sleep(0.001)
+        ctx.raise_if_cancelled()
+        return "threaded"
+
+    handlers = [handler(function) for function in (sleeping, stubborn, threaded)]
+    loop = asyncio.get_running_loop()
+
+    async def slot() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for _ in range(60):
+            attempt = Attempt(
+                chance.choice(handlers),
+                b"null",
+                context(),
+                threads=threads,
+                timeout_seconds=7,
+                cancel_grace_seconds=0.001,
+            )
+            reasons = chance.sample(list(Interruption), chance.randrange(3))
+            timers = [loop.call_later(chance.random() * 0.005, attempt.interrupt, reason) for reason in reasons]
+            run = await attempt.run()
+            match run.outcome:
+                case Succeeded():
+                    pass
+                case TimedOut():
+                    assert Interruption.TIMEOUT in reasons
+                case Cancelled():
+                    assert reasons
+                case HandedBack():
+                    assert Interruption.DRAIN in reasons
+                case _:
+                    pytest.fail(f"unexpected {run.outcome}")
+            assert task.cancelling() == 0
+            await asyncio.sleep(0)
+            for timer in timers:
+                timer.cancel()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(slot())
+    threads.shutdown()
+
+
 _trace: ContextVar[str] = ContextVar("_trace", default="none")
 
 
@@ -443,6 +507,29 @@ async def test_a_sync_handler_sees_the_context_variables_of_its_slot() -> None:
     _trace.set("slot-7")
 
     assert await outcome_of(lambda payload: _trace.get()) == Succeeded(b'"slot-7"')
+
+
+async def test_what_a_handler_leaves_in_context_variables_does_not_reach_the_next_attempt(
+    threads: HandlerThreads,
+) -> None:
+    async def leaves(payload: Any) -> str:
+        seen = _trace.get()
+        _trace.set(f"tenant {payload}")
+        await asyncio.sleep(0)
+        assert _trace.get() == f"tenant {payload}"
+        return seen
+
+    def leaves_in_thread(payload: Any) -> str:
+        seen = _trace.get()
+        _trace.set(f"tenant {payload}")
+        return seen
+
+    _trace.set("slot")
+    for function in (leaves, leaves_in_thread):
+        for payload in (b"1", b"2"):
+            run = await run_attempt(handler(function), payload, context(), threads=threads)
+
+            assert run.outcome == Succeeded(b'"slot"')
 
 
 def test_threads_are_reused_bounded_and_daemons(threads: HandlerThreads) -> None:

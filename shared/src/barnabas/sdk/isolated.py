@@ -15,8 +15,6 @@ from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import CANCEL_GRACE_SECONDS, Interruption, Run, interrupted_outcome
 from barnabas.sdk.wire import Start, unpack_outcome
 
-# With the kill's grace this stays below the ten seconds after which an overdue attempt is taken back from its worker.
-_START_SECONDS = 6.0
 # A cancelled handler ends itself within its grace; the answer needs a moment to arrive.
 _ANSWER_SECONDS = 0.5
 # Timers may fire a little before their time; this much is not early.
@@ -29,8 +27,8 @@ class IsolatedAttempt:
     """One run of a handler in one of `children`: made once, run once. Arguments as for `Attempt`.
 
     It keeps its own deadline, which counts from the moment at which the handler starts in its child: a machine that is
-    slow to start processes costs no attempt. An attempt that finds no child within six seconds is handed back
-    uncharged.
+    slow to start processes costs no attempt. An attempt that finds no child in time (six seconds, unless set otherwise)
+    is handed back uncharged.
     """
 
     __slots__ = (
@@ -70,7 +68,7 @@ class IsolatedAttempt:
         if self._is_interrupted():
             return Run(self._final(None))
         try:
-            async with asyncio.timeout(_START_SECONDS) as self._beginning:
+            async with asyncio.timeout(self._children.start_seconds) as self._beginning:
                 child = await self._children.take()
         except TimeoutError:
             return Run(self._final(None) if self._is_interrupted() else HandedBack())

@@ -17,6 +17,9 @@ from barnabas.sdk.wire import ChildSettings
 
 log = structlog.get_logger(__name__)
 
+START_SECONDS = 6.0
+"""With the kill's grace this stays below the ten seconds after which an overdue attempt is taken back."""
+
 # A child that was used this often is replaced: whatever leaks in handlers leaks for so long and no longer.
 _RUNS_MAX = 100
 # An idle child holds some 50 MB; after this long without work it was a burst.
@@ -37,10 +40,13 @@ class ChildProcesses:
         running_max: int,
         idle_max: int = 2,
         retire_above_bytes: int = 512 << 20,
+        start_seconds: float = START_SECONDS,
         allow_private_targets: bool = False,
         log_level: str = "info",
         log_form: str = "auto",
     ) -> None:
+        self.start_seconds = start_seconds
+        """How long an attempt may wait for a child, for room and start together."""
         self._app = app
         self._idle_max = idle_max
         self._retire_above_bytes = retire_above_bytes

@@ -5,6 +5,9 @@ in one heap and calls `Attempt.interrupt`. A cancellation that comes from elsewh
 """
 
 import asyncio
+import contextvars
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from enum import Enum
@@ -158,7 +161,8 @@ class Attempt:
         except PayloadInvalidError as error:
             return payload_invalid(error)
         try:
-            value = await (handler.function(payload, self.ctx) if handler.takes_context else handler.function(payload))
+            called = handler.function(payload, self.ctx) if handler.takes_context else handler.function(payload)
+            value = await _in_own_context(called)
         except asyncio.CancelledError as error:
             # Where nobody cancelled this task the handler awaited something that was: an error like any other.
             return outcome_of_error(error) if task.cancelling() == cancellations_before else None
@@ -197,6 +201,31 @@ def interrupted_outcome(reason: Interruption, outcome: Outcome | None, *, timeou
             return HandedBack()
         case _:
             assert_never(reason)
+
+
+@types.coroutine
+def _in_own_context(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run the coroutine in a copy of this task's context, as a task of its own would.
+
+    What a handler leaves in context variables (a bound logger, a trace) must not reach the next attempt in the same
+    slot, which may be another tenant's.
+    """
+    context = contextvars.copy_context()
+    step: Callable[[Any], Any] = coroutine.send
+    argument: Any = None
+    while True:
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as done:
+            return done.value
+        try:
+            argument = yield waits_for
+            step = coroutine.send
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is for the coroutine, cancellations too
+            step, argument = coroutine.throw, error
 
 
 async def run_attempt(
