@@ -148,7 +148,7 @@ async def test_a_login_that_has_become_a_superuser_is_refused(postgres: Postgres
 async def test_kafka_keeps_its_topics_and_records_after_a_kill(kafka: Kafka) -> None:
     topic, port = f"kept-{secrets.token_hex(4)}", kafka.port
     # A library that complains on standard error of a broker that is away says nothing new here.
-    client = {"bootstrap.servers": kafka.bootstrap, "log_level": 0}
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap, "log_level": 0}
     admin = AdminClient(client)
     await asyncio.to_thread(lambda: admin.create_topics([NewTopic(topic, 2, 1)])[topic].result(20))
     producer = Producer(client)

@@ -1,0 +1,161 @@
+"""The whole system as a user has it: `barnabas up` in a directory of its own, and its processes to be killed by pid."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+
+from barnabas.client.api import AsyncClient
+from tests.support.eventually import eventually
+
+_UP_SECONDS = 120.0
+_DOWN_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running system."""
+
+    directory: Path
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What stack.json says now."""
+        told: dict[str, Any] = json.loads((self.directory / "stack.json").read_text())
+        return told
+
+    def client(self, api_key: str | None = None) -> AsyncClient:
+        """A client, of the demo tenant unless told otherwise."""
+        told = self.told
+        return AsyncClient(told["api_url"], api_key or told["api_key"])
+
+    def admin(self) -> AsyncClient:
+        """A client with the admin key."""
+        return self.client(self.told["admin_key"])
+
+    async def tenant(self, name: str, *, concurrency: int | None = None) -> tuple[str, str]:
+        """A new tenant's id and key."""
+        async with self.admin() as admin:
+            tenant = await admin.create_tenant(name)
+            key = await admin.create_key(tenant.id, "tests")
+            if concurrency is not None:
+                await admin.set_limits(tenant.id, concurrency=concurrency)
+        assert key.key is not None
+        return str(tenant.id), key.key
+
+    def pid(self, name: str) -> int:
+        """The process id of a service, of `kafka` or of `postgres`."""
+        return int(self.told["pids"][name])
+
+    def signal(self, name: str, number: signal.Signals) -> int:
+        """Send a signal to one process; returns its pid."""
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    async def kill(self, name: str) -> None:
+        """kill -9, and wait until the supervisor has started it anew."""
+        before = self.signal(name, signal.SIGKILL)
+        await eventually(lambda: self._running(name) not in (None, before), timeout=60)
+
+    async def until_ready(self, name: str, timeout: float = 60.0) -> None:
+        """Wait until a service's ops port says that it is ready."""
+        kind = "worker" if name.startswith("worker") else name.replace("-", "_")
+
+        async def ready() -> bool:
+            with suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    return (await http.get(f"{self.told['ops_urls'][kind]}/readyz")).status_code == 200
+            return False
+
+        await eventually(ready, timeout=timeout)
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Any]:
+        """A connection that sees every tenant, for assertions only."""
+        connection = await asyncpg.connect(_engine_dsn(self.pid("ingest")))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    def log(self, name: str) -> str:
+        """The log of one process."""
+        return (self.directory / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Every live process of this stack, found by its directory or its parent."""
+        with suppress(FileNotFoundError, KeyError):
+            return [psutil.Process(pid) for pid in self.told["pids"].values() if psutil.pid_exists(pid)]
+        return []
+
+    def _running(self, name: str) -> int | None:
+        with suppress(FileNotFoundError, KeyError, json.JSONDecodeError):
+            pid = self.pid(name)
+            with suppress(psutil.NoSuchProcess):
+                return pid if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE else None
+        return None
+
+
+def _engine_dsn(pid: int) -> str:
+    # The engine login sees all tenants; its password is known to the services only.
+    return psutil.Process(pid).environ()["BARNABAS_POSTGRES"]
+
+
+async def barnabas(*arguments: str, env: Mapping[str, str] | None = None, timeout: float = _UP_SECONDS) -> str:
+    """Run the command; its output, or a failure with it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "barnabas.cli.main",
+        *arguments,
+        env=dict(os.environ) | dict(env or {}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(timeout):
+        output, _ = await process.communicate()
+    text = output.decode(errors="replace")
+    assert process.returncode == 0, f"barnabas {' '.join(arguments)} ended with {process.returncode}:\n{text}"
+    return text
+
+
+def _own_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="barnabas-stack-"))
+    # Other users may enter: Postgres refuses root, and then runs as somebody else.
+    directory.chmod(0o755)
+    return directory
+
+
+@asynccontextmanager
+async def open_stack(
+    *, workers: int = 1, app: str | None = None, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Stack]:
+    """A system of one's own on free ports; stopped, checked for leftovers and thrown away at the end."""
+    directory = _own_directory()
+    options = ["--detach", "--port", "0", "--workers", str(workers), "--data-dir", str(directory)]
+    settings = {"BARNABAS_KAFKA": "", "BARNABAS_POSTGRES": ""} | dict(env or {})
+    try:
+        await barnabas("up", *options, *(["--app", app] if app else []), env=settings)
+        stack = Stack(directory)
+        try:
+            yield stack
+        finally:
+            running = stack.processes()
+            await barnabas("down", "--data-dir", str(directory), timeout=_DOWN_SECONDS)
+            left = [process.pid for process in running if process.is_running() and process.status() != "zombie"]
+            assert not left, f"`barnabas down` left processes behind: {left}"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
