@@ -1,8 +1,9 @@
 """Delayed records on their way: from `retries` through the delay tiers to the topic where their work is taken.
 
 A record stays in its tier until the tier's delay is over (or it is due, whichever comes first), then hops to the
-largest tier that fits what is left, and waits out the last second in memory with its offset open. An offset is committed
-only after the next topic has acknowledged the record; a crash in between sends it twice, and the claim drops one of them.
+largest tier that fits what is left, and waits out the last second in memory with its offset open. An offset is
+committed only after the next topic has acknowledged the record; a crash in between sends it twice, and the claim drops
+one of them.
 """
 
 import asyncio
@@ -35,9 +36,13 @@ _DELAYS = {topic.name: topic.delay_seconds for topic in SOURCES}
 _TIERS = {topic.delay_seconds: topic.name for topic in topics.DELAY_TIERS}
 
 _BATCH_RECORDS = 1_000
+# A broker that is slow to acknowledge holds up the records that go to it, not those behind them.
+_IN_FLIGHT_RECORDS = 5_000
+_IN_FLIGHT_BATCHES = 64
 # A job that arrives before it is due by the database's clock is sent to its timer, five seconds late.
 _NEVER_EARLY_SECONDS = 0.002
 _UNCERTAINTY_SECONDS_MAX = 0.05
+_LANDING_SECONDS = 0.5
 _PAUSE_SECONDS = 0.1
 _PAUSE_CAP_SECONDS = 2.0
 # What is held in queues needs no long inbox in front of them.
@@ -53,6 +58,9 @@ class Carrier:
         self._producer = producer
         self._clock = clock
         self._line = line
+        self._in_flight_records = 0
+        self._in_flight_batches = 0
+        self._landed = asyncio.Event()
         self._lateness = {topic.name: metrics.retry_lateness_seconds.labels(_label(topic.name)) for topic in SOURCES}
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
@@ -69,20 +77,40 @@ class Carrier:
             self.offsets.revoke(*at)
         return {at: moved[at] for at in partitions if at in moved}
 
-    async def carry_once(self, stop: Stop) -> int:
-        """Take in what has arrived and pass on what leaves; waits for either, at most a second. How many have left."""
+    async def carry(self, stop: Stop) -> None:
+        """Take in what arrives and pass on what leaves, until the stop; what is on its way then may still land."""
+        async with asyncio.TaskGroup() as sends:
+            while not stop.is_set():
+                await self._carry_once(stop, sends)
+        self._commit()
+
+    async def _carry_once(self, stop: Stop, sends: asyncio.TaskGroup) -> None:
+        """One round: waits for a record, or for one that leaves, at most a second."""
         now = self._now()
-        rest = max(0.0, self._line.next_at(now) - now)
-        self._take_in(await self.consumer.get(_BATCH_RECORDS, rest))
-        leaving = self._line.depart(self._now(), _TIERS, limit=_BATCH_RECORDS)
-        if leaving:
-            await self._send(leaving, stop)
+        limit = _IN_FLIGHT_RECORDS - self._in_flight_records if self._in_flight_batches < _IN_FLIGHT_BATCHES else 0
+        if limit <= 0:
+            await self._wait_for_landing()
+        else:
+            rest = max(0.0, self._line.next_at(now) - now)
+            self._take_in(await self.consumer.get(_BATCH_RECORDS, rest))
+            leaving = self._line.depart(self._now(), _TIERS, limit=min(limit, _BATCH_RECORDS))
+            if leaving:
+                self._in_flight_records += len(leaving)
+                self._in_flight_batches += 1
+                sends.create_task(self._send(leaving, stop))
         if to_pause := self._line.to_pause():
             self.consumer.pause(to_pause)
         if to_resume := self._line.to_resume():
             self.consumer.resume(to_resume)
         self._commit()
-        return len(leaving)
+
+    async def _wait_for_landing(self) -> None:
+        self._landed.clear()
+        try:
+            async with asyncio.timeout(_LANDING_SECONDS):
+                await self._landed.wait()
+        except TimeoutError:
+            pass  # nothing has landed; the loop looks at the stop and comes back
 
     def _now(self) -> float:
         # Seen from here everything is due a little later, never earlier, than the database says.
@@ -125,7 +153,16 @@ class Carrier:
         self._line.add(resting)
 
     async def _send(self, leaving: Sequence[Departure], stop: Stop) -> None:
-        """Send until acknowledged: an unknown outcome is sent again."""
+        """Send until acknowledged."""
+        try:
+            await self._send_until_acknowledged(leaving, stop)
+        finally:
+            self._in_flight_records -= len(leaving)
+            self._in_flight_batches -= 1
+            self._landed.set()
+
+    async def _send_until_acknowledged(self, leaving: Sequence[Departure], stop: Stop) -> None:
+        """An unknown outcome is sent again, unless the partition has gone to somebody else."""
         failures = 0
         unsent = list(leaving)
         while True:
@@ -207,8 +244,7 @@ async def carry_delays(resources: Resources, stop: Stop) -> None:
     """Carry until the stop; partitions move on at once then."""
     carrier = open_carrier(resources)
     async with carrier.consumer:
-        while not stop.is_set():
-            await carrier.carry_once(stop)
+        await carrier.carry(stop)
 
 
 def _label(topic: str) -> str:

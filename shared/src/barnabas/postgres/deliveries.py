@@ -286,15 +286,6 @@ async def release_deliveries(
     return list(row["released"] or ()), row["outbox"]
 
 
-async def redrive_deliveries(
-    session: Session, tenant_id: UUID, delivery_ids: Sequence[UUID]
-) -> tuple[list[UUID], int | None]:
-    """Send dead deliveries round again; the ids that were dead, and the outbox row that tells of them."""
-    row = await session.fetchrow("redrive_deliveries", tenant_id, list(delivery_ids))
-    assert row is not None
-    return list(row["redriven"] or ()), row["outbox"]
-
-
 async def tell_deliveries(
     session: Session, keys: Sequence[DeliveryKey], fences: Sequence[int]
 ) -> tuple[list[Envelope], list[Told]]:

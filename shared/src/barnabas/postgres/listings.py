@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from barnabas.domain.jobs import OPEN, JobState
-from barnabas.postgres.database import Database
+from barnabas.postgres.database import Database, Session
 from barnabas.postgres.jobs import StoredJob, read_jobs
 
 NEWEST = UUID(int=(1 << 128) - 1)
@@ -93,6 +93,19 @@ class DeadDelivery:
     delivery: DeliveryRow
 
 
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """A page of jobs; `last_id` is where the next one begins, None when there is none."""
+
+    jobs: list[StoredJob]
+    last_id: UUID | None
+
+
+# Results may have a megabyte each: so many are read at once, and no more once a page has this size.
+_READ_AT_ONCE = 25
+_PAGE_BYTES = 4 * 1024 * 1024
+
+
 async def read_job(database: Database, tenant_id: UUID, job_id: UUID) -> StoredJob | None:
     """One job of a tenant; None for an unknown one and for another tenant's alike."""
     async with database.tenant(tenant_id) as session:
@@ -110,9 +123,12 @@ async def list_jobs(
     since: UUID,
     before: UUID,
     limit: int,
-) -> list[StoredJob]:
-    """A page of jobs, newest first; no states = all of them. `since` and `before` are ids, the first one included."""
-    about = (tenant_id, before, limit, type_name, queue, since)
+) -> JobList:
+    """A page of jobs, newest first; no states = all of them. `since` and `before` are ids, the first one included.
+
+    A page ends early when its results are large: 500 of a megabyte each would not fit anywhere.
+    """
+    about = (tenant_id, before, limit + 1, type_name, queue, since)
     open_states, ended_states = sorted(states & OPEN), sorted(states - OPEN)
     async with database.tenant(tenant_id) as session:
         ids: list[UUID] = []
@@ -123,8 +139,24 @@ async def list_jobs(
         if ended_states:
             ids += [row["job_id"] for row in await session.fetch("list_ended_job_ids", *about, ended_states)]
         # A job that ended between the two questions is in both answers.
-        page = sorted(set(ids), reverse=True)[:limit]
-        return await read_jobs(session, [(tenant_id, job_id) for job_id in page])
+        wanted = sorted(set(ids), reverse=True)
+        jobs, read = await _read_page(session, tenant_id, wanted[:limit])
+    more = read < len(wanted)
+    return JobList(jobs, wanted[read - 1] if more else None)
+
+
+async def _read_page(session: Session, tenant_id: UUID, ids: Sequence[UUID]) -> tuple[list[StoredJob], int]:
+    """These jobs, up to a page's worth of bytes, and how many ids that took."""
+    jobs: list[StoredJob] = []
+    size = 0
+    read = 0
+    while read < len(ids) and size < _PAGE_BYTES:
+        some = ids[read : read + _READ_AT_ONCE]
+        found = await read_jobs(session, [(tenant_id, job_id) for job_id in some])
+        size += sum(len(bytes(job.view.result)) for job in found)
+        jobs += found
+        read += len(some)
+    return jobs, read
 
 
 async def read_timeline(database: Database, tenant_id: UUID, job_id: UUID) -> Timeline | None:

@@ -1,0 +1,1811 @@
+-- The schema that all migrations together make; day partitions are left out.
+-- Generated from the migrations by `make generate`. Add a migration instead of changing this.
+
+CREATE FUNCTION public.accept_jobs_v1(p_tenants uuid[], p_jobs uuid[], p_types integer[], p_priorities smallint[], p_queues smallint[], p_timeouts integer[], p_max_attempts smallint[], p_due timestamp with time zone[], p_payloads bytea[], p_metadata bytea[], p_retries bytea[], p_traces bytea[], p_redrives uuid[]) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    outbox bigint;
+BEGIN
+    WITH new AS (
+        SELECT t.tenant_id, t.job_id, t.type_id, t.priority, COALESCE(t.queue_id, 0::smallint) AS queue_id, t.timeout_ms, t.max_attempts, t.due_at,
+               t.payload, t.metadata, t.retry, t.trace, t.redrive_of
+          FROM unnest(p_tenants, p_jobs, p_types, p_priorities, p_queues, p_timeouts, p_max_attempts, p_due, p_payloads, p_metadata, p_retries, p_traces,
+                      p_redrives)
+            AS t (tenant_id, job_id, type_id, priority, queue_id, timeout_ms, max_attempts, due_at, payload, metadata, retry, trace, redrive_of)
+    ),
+    opened AS (
+        INSERT INTO jobs (tenant_id, job_id, ready_at, due_at, type_id, timeout_ms, state, priority, queue_id, max_attempts)
+        SELECT new.tenant_id, new.job_id, COALESCE(new.due_at, now()), new.due_at, new.type_id, new.timeout_ms,
+               CASE WHEN new.due_at IS NULL THEN 2 ELSE 0 END, new.priority, new.queue_id, new.max_attempts
+          FROM new
+    ),
+    sent AS (
+        -- The id's own time, so that the answer which was given before this row could be read says the same.
+        INSERT INTO job_payloads (tenant_id, job_id, redrive_of, created_at, run_at, type_id, timeout_ms, priority, queue_id, max_attempts, payload,
+                                  metadata, retry, trace)
+        SELECT new.tenant_id, new.job_id, new.redrive_of, uuid_extract_timestamp(new.job_id), new.due_at, new.type_id, new.timeout_ms, new.priority,
+               new.queue_id, new.max_attempts, new.payload, new.metadata, new.retry, new.trace
+          FROM new
+    ),
+    timed AS (
+        INSERT INTO timers (tenant_id, ref_id, kind, fence, due_at, poll_at)
+        SELECT new.tenant_id, new.job_id, 1, 0, new.due_at, new.due_at
+          FROM new
+         WHERE new.due_at IS NOT NULL
+    ),
+    told AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, fences)
+        SELECT 1, array_agg(new.tenant_id), array_agg(new.job_id), array_agg(0)
+          FROM new
+         WHERE new.due_at IS NULL
+        HAVING count(*) > 0
+        RETURNING outbox_id
+    )
+    SELECT told.outbox_id INTO outbox FROM told;
+    RETURN outbox;
+END
+$$;
+
+CREATE FUNCTION public.accept_keyed_jobs_v1(p_keys text[], p_fingerprints bytea[], p_tenants uuid[], p_jobs uuid[], p_types integer[], p_priorities smallint[], p_queues smallint[], p_timeouts integer[], p_max_attempts smallint[], p_due timestamp with time zone[], p_payloads bytea[], p_metadata bytea[], p_retries bytea[], p_traces bytea[], p_redrives uuid[]) RETURNS TABLE(place bigint, job_id uuid, fingerprint bytea, made boolean, outbox bigint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    outbox_made bigint;
+    won bigint[];
+BEGIN
+    INSERT INTO idempotency_keys (tenant_id, key, job_id, fingerprint)
+    SELECT t.tenant_id, t.key, t.job_id, t.fingerprint
+      FROM unnest(p_tenants, p_keys, p_jobs, p_fingerprints) WITH ORDINALITY AS t (tenant_id, key, job_id, fingerprint, place)
+     ORDER BY t.tenant_id, t.key, t.place
+        ON CONFLICT DO NOTHING;
+
+    -- A statement of its own, so that it sees what those whom the insert waited for have committed.
+    SELECT array_agg(t.place ORDER BY t.place) INTO won
+      FROM unnest(p_tenants, p_keys, p_jobs) WITH ORDINALITY AS t (tenant_id, key, job_id, place)
+      JOIN idempotency_keys AS held ON held.tenant_id = t.tenant_id AND held.key = t.key
+     WHERE held.job_id = t.job_id;
+
+    IF won IS NOT NULL THEN
+        SELECT accept_jobs_v1(array_agg(t.tenant_id), array_agg(t.job_id), array_agg(t.type_id), array_agg(t.priority), array_agg(t.queue_id),
+                              array_agg(t.timeout_ms), array_agg(t.max_attempts), array_agg(t.due_at), array_agg(t.payload), array_agg(t.metadata),
+                              array_agg(t.retry), array_agg(t.trace), array_agg(t.redrive_of))
+          INTO outbox_made
+          FROM unnest(p_tenants, p_jobs, p_types, p_priorities, p_queues, p_timeouts, p_max_attempts, p_due, p_payloads, p_metadata, p_retries, p_traces,
+                      p_redrives) WITH ORDINALITY
+            AS t (tenant_id, job_id, type_id, priority, queue_id, timeout_ms, max_attempts, due_at, payload, metadata, retry, trace, redrive_of, place)
+         WHERE t.place = ANY (won);
+    END IF;
+
+    RETURN QUERY
+    SELECT t.place, held.job_id, held.fingerprint, held.job_id = t.job_id, outbox_made
+      FROM unnest(p_tenants, p_keys, p_jobs) WITH ORDINALITY AS t (tenant_id, key, job_id, place)
+      JOIN idempotency_keys AS held ON held.tenant_id = t.tenant_id AND held.key = t.key
+     ORDER BY t.place;
+END
+$$;
+
+CREATE FUNCTION public.cancel_job_v1(p_tenant uuid, p_job uuid, OUT answer text, OUT event_id uuid, OUT outbox bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    open jobs%ROWTYPE;
+BEGIN
+    SELECT * INTO open FROM jobs WHERE tenant_id = p_tenant AND job_id = p_job FOR UPDATE;
+    IF NOT FOUND THEN
+        answer := 'absent';
+        RETURN;
+    END IF;
+    IF open.state = 3 THEN
+        UPDATE jobs SET hooks = hooks | 32 WHERE tenant_id = p_tenant AND job_id = p_job;
+        INSERT INTO cancel_requests (worker_id, tenant_id, job_id, fence) VALUES (open.worker_id, p_tenant, p_job, open.fence)
+            ON CONFLICT ON CONSTRAINT cancel_requests_pkey DO UPDATE SET fence = excluded.fence;
+        answer := 'requested';
+        RETURN;
+    END IF;
+    event_id := uuidv7();
+    DELETE FROM jobs WHERE tenant_id = p_tenant AND job_id = p_job;
+    INSERT INTO job_results (tenant_id, job_id, event_id, started_at, finished_at, fence, type_id, state, priority, queue_id, attempt, losses)
+    VALUES (p_tenant, p_job, event_id, open.started_at, uuid_extract_timestamp(event_id), open.fence, open.type_id, 7, open.priority, open.queue_id,
+            open.attempt, open.losses);
+    DELETE FROM waiting WHERE tenant_id = p_tenant AND job_id = p_job;
+    DELETE FROM timers WHERE tenant_id = p_tenant AND ref_id = p_job;
+    INSERT INTO outbox (kind, tenant_ids, ref_ids, fences) VALUES (3, ARRAY[p_tenant], ARRAY[p_job], ARRAY[open.fence]) RETURNING outbox_id INTO outbox;
+    answer := 'cancelled';
+END
+$$;
+
+CREATE FUNCTION public.claim_deliveries_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_events uuid[], p_endpoints uuid[], p_actions smallint[], p_errors text[]) RETURNS TABLE(verdict smallint, tenant_id uuid, event_id uuid, endpoint_id uuid, job_id uuid, fence integer, attempt smallint, due_at timestamp with time zone)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM workers WHERE worker_id = p_worker AND lease_until > clock_timestamp() FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of worker % is over', p_worker USING ERRCODE = 'BB001';
+    END IF;
+
+    RETURN QUERY
+    WITH locked AS (
+        SELECT d.tenant_id, d.event_id, d.endpoint_id, d.job_id, d.fence, d.attempt, d.due_at, wanted.action, wanted.error,
+               d.state = 3 AND d.due_at > now() AND wanted.action <> 3 AS early
+          FROM unnest(p_tenants, p_events, p_endpoints, p_actions, p_errors) AS wanted (tenant_id, event_id, endpoint_id, action, error)
+          JOIN deliveries AS d ON d.tenant_id = wanted.tenant_id AND d.event_id = wanted.event_id AND d.endpoint_id = wanted.endpoint_id
+         WHERE d.state IN (0, 1, 3)
+         ORDER BY d.tenant_id, d.event_id, d.endpoint_id
+           FOR UPDATE OF d
+    ),
+    moved AS (
+        UPDATE deliveries AS d
+           SET state = CASE locked.action WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE 6 END,
+               fence = CASE locked.action WHEN 1 THEN d.fence + 1 ELSE d.fence END,
+               attempt = CASE locked.action WHEN 1 THEN d.attempt + 1 ELSE d.attempt END,
+               worker_id = p_worker,
+               due_at = NULL,
+               finished_at = CASE WHEN locked.action = 3 THEN now() END,
+               error = COALESCE(locked.error, d.error)
+          FROM locked
+         WHERE NOT locked.early
+           AND d.tenant_id = locked.tenant_id
+           AND d.event_id = locked.event_id
+           AND d.endpoint_id = locked.endpoint_id
+        RETURNING d.tenant_id, d.event_id, d.endpoint_id, d.job_id, d.fence, d.attempt, locked.action
+    ),
+    batch AS (
+        INSERT INTO lease_batches (batch_id, worker_id, tenant_ids, ref_ids, endpoint_ids)
+        SELECT p_batch, p_worker, array_agg(moved.tenant_id), array_agg(moved.event_id), array_agg(moved.endpoint_id)
+          FROM moved
+         WHERE moved.action = 1
+        HAVING count(*) > 0
+    )
+    SELECT CASE moved.action WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 4 END::smallint, moved.tenant_id, moved.event_id, moved.endpoint_id, moved.job_id,
+           moved.fence, moved.attempt, NULL::timestamptz
+      FROM moved
+     UNION ALL
+    SELECT 3::smallint, locked.tenant_id, locked.event_id, locked.endpoint_id, locked.job_id, locked.fence, locked.attempt, locked.due_at
+      FROM locked
+     WHERE locked.early;
+END
+$$;
+
+CREATE FUNCTION public.claim_jobs_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[]) RETURNS TABLE(verdict smallint, tenant_id uuid, job_id uuid, fence integer, attempt smallint, max_attempts smallint, losses smallint, hooks smallint, type_id integer, priority smallint, queue_id smallint, timeout_ms integer, ready_at timestamp with time zone, due_at timestamp with time zone, started_at timestamp with time zone, payload bytea, metadata bytea, retry bytea, trace bytea)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    claimed_count integer;
+BEGIN
+    -- The reaper deletes this row first: a claim either comes before that and is seen by it, or finds no row.
+    PERFORM 1 FROM workers WHERE worker_id = p_worker AND lease_until > clock_timestamp() FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of worker % is over', p_worker USING ERRCODE = 'BB001';
+    END IF;
+
+    PERFORM 1 FROM gates WHERE gates.kind = 1 AND gates.tenant_id = ANY (p_tenants) ORDER BY gates.tenant_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN QUERY
+        WITH claimed AS (
+            UPDATE jobs AS job
+               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(), hooks = job.hooks & ~128
+              FROM unnest(p_tenants, p_jobs) AS wanted (tenant_id, job_id)
+             WHERE job.tenant_id = wanted.tenant_id
+               AND job.job_id = wanted.job_id
+               AND (job.state = 2 OR (job.state IN (0, 4) AND job.due_at <= now()))
+               AND job.type_id = ANY (p_types)
+            RETURNING job.*, old.hooks AS hooks_before
+        ),
+        unparked AS (
+            DELETE FROM waiting
+             USING claimed
+             WHERE claimed.hooks_before & 128 <> 0
+               AND waiting.tenant_id = claimed.tenant_id
+               AND waiting.job_id = claimed.job_id
+        ),
+        batch AS (
+            INSERT INTO lease_batches (batch_id, worker_id, tenant_ids, ref_ids)
+            SELECT p_batch, p_worker, array_agg(claimed.tenant_id), array_agg(claimed.job_id)
+              FROM claimed
+            HAVING count(*) > 0
+        )
+        SELECT 1::smallint, job.tenant_id, job.job_id, job.fence, job.attempt, job.max_attempts, job.losses, job.hooks,
+               job.type_id, job.priority, job.queue_id, job.timeout_ms, job.ready_at, job.due_at, job.started_at,
+               COALESCE(sent.payload, (SELECT kept.payload FROM job_payloads_kept AS kept WHERE kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               COALESCE(sent.metadata, (SELECT kept.metadata FROM job_payloads_kept AS kept WHERE sent.job_id IS NULL AND kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               COALESCE(sent.retry, (SELECT kept.retry FROM job_payloads_kept AS kept WHERE sent.job_id IS NULL AND kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               sent.trace
+          FROM claimed AS job
+          LEFT JOIN job_payloads AS sent ON sent.tenant_id = job.tenant_id AND sent.job_id = job.job_id;
+        GET DIAGNOSTICS claimed_count = ROW_COUNT;
+    ELSE
+        RETURN QUERY
+        WITH locked AS (
+            SELECT job.*, wanted.ord
+              FROM unnest(p_tenants, p_jobs) WITH ORDINALITY AS wanted (tenant_id, job_id, ord)
+              JOIN jobs AS job ON job.tenant_id = wanted.tenant_id AND job.job_id = wanted.job_id
+             ORDER BY job.tenant_id, job.job_id
+               FOR UPDATE OF job
+        ),
+        gate AS (
+            SELECT gates.tenant_id, gates.allowed - gates.used AS room,
+                   EXISTS (SELECT 1 FROM waiting WHERE waiting.tenant_id = gates.tenant_id AND waiting.kind = 1) AS has_waiters
+              FROM gates
+             WHERE gates.kind = 1
+               AND gates.tenant_id = ANY (p_tenants)
+               AND gates.allowed IS NOT NULL
+        ),
+        able AS (
+            SELECT locked.*, gate.room, gate.tenant_id IS NOT NULL AS limited, seat.seq, seat.woken_at IS NOT NULL AS woken,
+                   -- Whoever arrives while others wait, or are on their way back, goes behind them, room or not.
+                   seat.woken_at IS NOT NULL OR NOT gate.has_waiters AS in_turn
+              FROM locked
+              LEFT JOIN gate ON gate.tenant_id = locked.tenant_id
+              LEFT JOIN waiting AS seat ON locked.hooks & 128 <> 0 AND seat.tenant_id = locked.tenant_id AND seat.job_id = locked.job_id
+             WHERE (locked.state = 2 OR (locked.state IN (0, 4) AND locked.due_at <= now()))
+               AND locked.type_id = ANY (p_types)
+        ),
+        ranked AS (
+            SELECT able.*, row_number() OVER (PARTITION BY able.tenant_id, able.in_turn ORDER BY able.woken DESC, able.priority DESC, able.seq, able.ord) AS rank
+              FROM able
+        ),
+        judged AS (
+            SELECT ranked.*, NOT ranked.limited OR (ranked.in_turn AND ranked.rank <= ranked.room) AS admitted
+              FROM ranked
+        ),
+        claimed AS (
+            UPDATE jobs AS job
+               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(),
+                   hooks = (job.hooks & ~128) | CASE WHEN judged.limited THEN 1 ELSE 0 END
+              FROM judged
+             WHERE judged.admitted
+               AND job.tenant_id = judged.tenant_id
+               AND job.job_id = judged.job_id
+            RETURNING job.*, old.hooks AS hooks_before
+        ),
+        counted AS (
+            UPDATE gates
+               SET used = gates.used + more.n
+              FROM (SELECT claimed.tenant_id, count(*) AS n FROM claimed WHERE claimed.hooks & 1 <> 0 GROUP BY claimed.tenant_id) AS more
+             WHERE gates.tenant_id = more.tenant_id
+               AND gates.kind = 1
+        ),
+        unparked AS (
+            DELETE FROM waiting
+             USING claimed
+             WHERE claimed.hooks_before & 128 <> 0
+               AND waiting.tenant_id = claimed.tenant_id
+               AND waiting.job_id = claimed.job_id
+        ),
+        parked AS (
+            INSERT INTO waiting (tenant_id, kind, precedence, job_id, type_id)
+            SELECT judged.tenant_id, 1, 3 - judged.priority, judged.job_id, judged.type_id
+              FROM judged
+             WHERE NOT judged.admitted
+             ORDER BY judged.ord
+                ON CONFLICT ON CONSTRAINT waiting_job DO UPDATE SET woken_at = NULL, kind = 1
+        ),
+        marked AS (
+            UPDATE jobs AS job
+               SET hooks = job.hooks | 128
+              FROM judged
+             WHERE NOT judged.admitted
+               AND judged.hooks & 128 = 0
+               AND job.tenant_id = judged.tenant_id
+               AND job.job_id = judged.job_id
+        ),
+        batch AS (
+            INSERT INTO lease_batches (batch_id, worker_id, tenant_ids, ref_ids)
+            SELECT p_batch, p_worker, array_agg(claimed.tenant_id), array_agg(claimed.job_id)
+              FROM claimed
+            HAVING count(*) > 0
+        )
+        SELECT 1::smallint, job.tenant_id, job.job_id, job.fence, job.attempt, job.max_attempts, job.losses, job.hooks,
+               job.type_id, job.priority, job.queue_id, job.timeout_ms, job.ready_at, job.due_at, job.started_at,
+               COALESCE(sent.payload, (SELECT kept.payload FROM job_payloads_kept AS kept WHERE kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               COALESCE(sent.metadata, (SELECT kept.metadata FROM job_payloads_kept AS kept WHERE sent.job_id IS NULL AND kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               COALESCE(sent.retry, (SELECT kept.retry FROM job_payloads_kept AS kept WHERE sent.job_id IS NULL AND kept.tenant_id = job.tenant_id AND kept.job_id = job.job_id)),
+               sent.trace
+          FROM claimed AS job
+          LEFT JOIN job_payloads AS sent ON sent.tenant_id = job.tenant_id AND sent.job_id = job.job_id
+         UNION ALL
+        SELECT 2::smallint, judged.tenant_id, judged.job_id, judged.fence, judged.attempt, judged.max_attempts, judged.losses, judged.hooks,
+               judged.type_id, judged.priority, judged.queue_id, judged.timeout_ms, judged.ready_at, judged.due_at, NULL,
+               NULL, NULL, NULL, NULL
+          FROM judged
+         WHERE NOT judged.admitted;
+        GET DIAGNOSTICS claimed_count = ROW_COUNT;
+    END IF;
+
+    IF claimed_count < cardinality(p_jobs) THEN
+        -- What is left is early (its timer brings it), without a handler here, or stale: running, ended, or never there.
+        RETURN QUERY
+        WITH unhandled AS (
+            UPDATE jobs AS job
+               SET hooks = job.hooks | 128
+              FROM unnest(p_tenants, p_jobs) AS wanted (tenant_id, job_id)
+             WHERE job.tenant_id = wanted.tenant_id
+               AND job.job_id = wanted.job_id
+               AND (job.state = 2 OR (job.state IN (0, 4) AND job.due_at <= now()))
+               AND job.type_id <> ALL (p_types)
+            RETURNING job.*
+        ),
+        parked AS (
+            INSERT INTO waiting (tenant_id, kind, precedence, job_id, type_id)
+            SELECT unhandled.tenant_id, 2, 3 - unhandled.priority, unhandled.job_id, unhandled.type_id
+              FROM unhandled
+                ON CONFLICT ON CONSTRAINT waiting_job DO UPDATE SET woken_at = NULL, kind = 2
+        )
+        SELECT 4::smallint, job.tenant_id, job.job_id, job.fence, job.attempt, job.max_attempts, job.losses, job.hooks,
+               job.type_id, job.priority, job.queue_id, job.timeout_ms, job.ready_at, job.due_at, job.started_at,
+               NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea
+          FROM unhandled AS job
+         UNION ALL
+        SELECT 3::smallint, job.tenant_id, job.job_id, job.fence, job.attempt, job.max_attempts, job.losses, job.hooks,
+               job.type_id, job.priority, job.queue_id, job.timeout_ms, job.ready_at, job.due_at, job.started_at,
+               NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea
+          FROM unnest(p_tenants, p_jobs) AS wanted (tenant_id, job_id)
+          JOIN jobs AS job ON job.tenant_id = wanted.tenant_id AND job.job_id = wanted.job_id
+         WHERE job.state IN (0, 4)
+           AND job.due_at > now();
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.current_tenant_v1() RETURNS uuid
+    LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('barnabas.tenant_id', true), '')::uuid $$;
+
+CREATE FUNCTION public.drop_partition_v1(p_parent text, p_day date) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    child text := format('%s_%s', p_parent, to_char(p_day, 'YYYYMMDD'));
+    needed boolean := false;
+BEGIN
+    IF p_parent NOT IN ('job_payloads', 'job_results', 'job_attempts', 'deliveries', 'delivery_attempts') OR to_regclass(child) IS NULL THEN
+        RETURN false;
+    END IF;
+    IF p_parent = 'job_payloads' THEN
+        EXECUTE format('INSERT INTO job_payloads_kept SELECT sent.* FROM %I AS sent
+                         WHERE EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant_id = sent.tenant_id AND jobs.job_id = sent.job_id)
+                            OR EXISTS (SELECT 1 FROM dead_letters AS dead WHERE dead.tenant_id = sent.tenant_id AND dead.kind = 1 AND dead.ref = sent.job_id)
+                            ON CONFLICT DO NOTHING', child);
+    ELSIF p_parent = 'job_results' THEN
+        EXECUTE format('SELECT EXISTS (SELECT 1 FROM dead_letters AS dead JOIN %I AS kept ON kept.tenant_id = dead.tenant_id AND kept.job_id = dead.ref WHERE dead.kind = 1)', child)
+           INTO needed;
+    ELSIF p_parent IN ('deliveries', 'delivery_attempts') AND to_regclass('deliveries_' || to_char(p_day, 'YYYYMMDD')) IS NOT NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I AS d WHERE d.state < 4)
+                            OR EXISTS (SELECT 1 FROM dead_letters AS dead JOIN %I AS d ON d.tenant_id = dead.tenant_id AND d.delivery_id = dead.ref WHERE dead.kind = 2)',
+                       'deliveries_' || to_char(p_day, 'YYYYMMDD'), 'deliveries_' || to_char(p_day, 'YYYYMMDD'))
+           INTO needed;
+    END IF;
+    IF needed THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE %I', child);
+    RETURN true;
+END
+$$;
+
+CREATE FUNCTION public.finish_deliveries_v1(p_worker uuid, p_tenants uuid[], p_events uuid[], p_endpoints uuid[], p_fences integer[], p_states smallint[], p_due timestamp with time zone[], p_statuses smallint[], p_errors text[], p_started timestamp with time zone[], p_durations integer[], p_bodies bytea[], p_reasons text[], p_disable boolean[], p_batches uuid[]) RETURNS TABLE(event_id uuid, endpoint_id uuid, outbox bigint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    moved_count integer;
+BEGIN
+    RETURN QUERY
+    WITH done AS (
+        SELECT *
+          FROM unnest(p_tenants, p_events, p_endpoints, p_fences, p_states, p_due, p_statuses, p_errors, p_started, p_durations, p_bodies,
+                      p_reasons, p_disable)
+            AS t (tenant_id, event_id, endpoint_id, fence, state, due_at, status, error, started_at, duration_ms, body, reason, disable)
+    ),
+    locked AS (
+        SELECT done.*
+          FROM done
+          JOIN deliveries AS d ON d.tenant_id = done.tenant_id AND d.event_id = done.event_id AND d.endpoint_id = done.endpoint_id
+         WHERE d.fence = done.fence
+           AND d.worker_id = p_worker
+           AND d.state = 2
+         ORDER BY d.tenant_id, d.event_id, d.endpoint_id
+           FOR UPDATE OF d
+    ),
+    moved AS (
+        UPDATE deliveries AS d
+           SET state = locked.state,
+               due_at = locked.due_at,
+               attempt = CASE WHEN locked.started_at IS NULL THEN d.attempt - 1 ELSE d.attempt END,
+               finished_at = CASE WHEN locked.state >= 4 THEN now() END,
+               last_status = CASE WHEN locked.started_at IS NULL THEN d.last_status ELSE locked.status END,
+               error = locked.error
+          FROM locked
+         WHERE d.tenant_id = locked.tenant_id
+           AND d.event_id = locked.event_id
+           AND d.endpoint_id = locked.endpoint_id
+        RETURNING d.tenant_id, d.event_id, d.endpoint_id, d.delivery_id, d.fence, d.attempt, d.state, d.due_at, locked.status, locked.error,
+                  locked.started_at, locked.duration_ms, locked.body, locked.reason, locked.disable
+    ),
+    called AS (
+        INSERT INTO delivery_attempts (tenant_id, event_id, endpoint_id, fence, attempt, started_at, duration_ms, status, error, response_body)
+        SELECT moved.tenant_id, moved.event_id, moved.endpoint_id, moved.fence, moved.attempt, moved.started_at, moved.duration_ms, moved.status,
+               moved.error, moved.body
+          FROM moved
+         WHERE moved.started_at IS NOT NULL
+    ),
+    timed AS (
+        INSERT INTO timers (tenant_id, ref_id, endpoint_id, kind, fence, due_at, poll_at)
+        SELECT moved.tenant_id, moved.event_id, moved.endpoint_id, 2, moved.fence, moved.due_at,
+               -- A record that a tier lost is late by five seconds, not for ever.
+               CASE WHEN moved.due_at <= now() + interval '1 hour' THEN moved.due_at + interval '5 seconds' ELSE moved.due_at END
+          FROM moved
+         WHERE moved.state = 3
+            ON CONFLICT ON CONSTRAINT timers_pkey DO UPDATE SET fence = excluded.fence, due_at = excluded.due_at, poll_at = excluded.poll_at
+    ),
+    dead AS (
+        INSERT INTO dead_letters (tenant_id, kind, ref, reason)
+        SELECT moved.tenant_id, 2, moved.delivery_id, moved.reason
+          FROM moved
+         WHERE moved.state = 5
+            ON CONFLICT ON CONSTRAINT dead_letters_pkey DO UPDATE SET reason = excluded.reason, at = excluded.at
+    ),
+    disabled AS (
+        UPDATE endpoints
+           SET disabled_at = now(), disabled_reason = 'gone'
+          FROM (SELECT DISTINCT moved.tenant_id, moved.endpoint_id FROM moved WHERE moved.disable) AS gone
+         WHERE endpoints.tenant_id = gone.tenant_id
+           AND endpoints.endpoint_id = gone.endpoint_id
+           AND endpoints.disabled_at IS NULL
+    ),
+    told AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
+        SELECT 4, array_agg(moved.tenant_id), array_agg(moved.event_id), array_agg(moved.endpoint_id), array_agg(moved.fence)
+          FROM moved
+         WHERE moved.state = 5
+            OR (moved.state = 3 AND moved.due_at <= now() + interval '1 hour')
+        HAVING count(*) > 0
+        RETURNING outbox_id
+    )
+    SELECT moved.event_id, moved.endpoint_id, (SELECT told.outbox_id FROM told) FROM moved;
+    GET DIAGNOSTICS moved_count = ROW_COUNT;
+
+    IF cardinality(p_batches) > 0 THEN
+        DELETE FROM lease_batches WHERE batch_id = ANY (p_batches);
+    END IF;
+
+    IF moved_count < cardinality(p_events) THEN
+        RETURN QUERY
+        SELECT d.event_id, d.endpoint_id, NULL::bigint
+          FROM unnest(p_tenants, p_events, p_endpoints, p_fences, p_states, p_due) AS t (tenant_id, event_id, endpoint_id, fence, state, due_at)
+          JOIN deliveries AS d ON d.tenant_id = t.tenant_id AND d.event_id = t.event_id AND d.endpoint_id = t.endpoint_id AND d.fence = t.fence
+         WHERE d.worker_id = p_worker
+           AND d.state = t.state
+           AND d.due_at IS NOT DISTINCT FROM t.due_at;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.finish_jobs_v1(p_worker uuid, p_tenants uuid[], p_jobs uuid[], p_fences integer[], p_states smallint[], p_results bytea[], p_errors bytea[], p_reasons text[], p_events uuid[], p_batches uuid[], OUT closed uuid[], OUT already uuid[], OUT outbox bigint, OUT gated boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM gates WHERE gates.kind = 1 AND gates.tenant_id = ANY (p_tenants) ORDER BY gates.tenant_id FOR UPDATE;
+    gated := FOUND;
+
+    WITH done AS (
+        SELECT *
+          FROM unnest(p_tenants, p_jobs, p_fences, p_states, p_results, p_errors, p_reasons, p_events)
+            AS t (tenant_id, job_id, fence, state, result, error, reason, event_id)
+    ),
+    ended AS (
+        DELETE FROM jobs AS job
+         USING done
+         WHERE job.tenant_id = done.tenant_id
+           AND job.job_id = done.job_id
+           AND job.fence = done.fence
+           AND job.worker_id = p_worker
+           AND job.state = 3
+        RETURNING job.tenant_id, job.job_id, job.fence, job.started_at, job.type_id, job.priority, job.queue_id, job.attempt, job.losses, job.hooks,
+                  done.state, done.result, done.error, done.reason, done.event_id
+    ),
+    kept AS (
+        INSERT INTO job_results (tenant_id, job_id, event_id, worker_id, started_at, finished_at, fence, type_id, state, priority, queue_id,
+                                 attempt, losses, reason, result, error)
+        SELECT ended.tenant_id, ended.job_id, ended.event_id, p_worker, ended.started_at, uuid_extract_timestamp(ended.event_id), ended.fence,
+               ended.type_id, ended.state, ended.priority, ended.queue_id,
+               -- A lost job's last claim was no attempt.
+               CASE WHEN ended.reason = 'worker_lost' THEN ended.attempt - 1 ELSE ended.attempt END,
+               CASE WHEN ended.reason = 'worker_lost' THEN ended.losses + 1 ELSE ended.losses END,
+               ended.reason, ended.result, ended.error
+          FROM ended
+    ),
+    dead AS (
+        INSERT INTO dead_letters (tenant_id, kind, ref, reason)
+        SELECT ended.tenant_id, 1, ended.job_id, ended.reason
+          FROM ended
+         WHERE ended.reason IS NOT NULL
+    ),
+    freed AS (
+        UPDATE gates
+           SET used = gates.used - less.n
+          FROM (SELECT ended.tenant_id, count(*) AS n FROM ended WHERE ended.hooks & 1 <> 0 GROUP BY ended.tenant_id) AS less
+         WHERE gates.tenant_id = less.tenant_id
+           AND gates.kind = 1
+    ),
+    forgotten AS (
+        DELETE FROM cancel_requests AS request
+         USING ended
+         WHERE ended.hooks & 32 <> 0
+           AND request.worker_id = p_worker
+           AND request.tenant_id = ended.tenant_id
+           AND request.job_id = ended.job_id
+    ),
+    told AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, fences)
+        SELECT 3, array_agg(ended.tenant_id), array_agg(ended.job_id), array_agg(ended.fence)
+          FROM ended
+        HAVING count(*) > 0
+        RETURNING outbox_id, ref_ids
+    )
+    SELECT told.ref_ids, told.outbox_id INTO closed, outbox FROM told;
+
+    IF cardinality(p_batches) > 0 THEN
+        DELETE FROM lease_batches WHERE batch_id = ANY (p_batches);
+    END IF;
+
+    IF closed IS NULL OR cardinality(closed) < cardinality(p_jobs) THEN
+        SELECT array_agg(result.job_id) INTO already
+          FROM unnest(p_tenants, p_jobs, p_fences) AS t (tenant_id, job_id, fence)
+          JOIN job_results AS result ON result.tenant_id = t.tenant_id AND result.job_id = t.job_id AND result.fence = t.fence
+         WHERE result.worker_id = p_worker
+           AND result.job_id <> ALL (COALESCE(closed, '{}'));
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.make_partitions_v1(p_back integer DEFAULT 2, p_ahead integer DEFAULT 3) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    parent text;
+    day date;
+    child text;
+    keycol text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['job_payloads', 'job_results', 'job_attempts', 'deliveries', 'delivery_attempts'] LOOP
+        keycol := CASE parent WHEN 'job_payloads' THEN 'job_id' WHEN 'job_attempts' THEN 'finished_at' ELSE 'event_id' END;
+        FOR day IN SELECT generate_series(today - p_back, today + p_ahead, interval '1 day')::date LOOP
+            child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+            CONTINUE WHEN to_regclass(child) IS NOT NULL;
+            -- Made beside the table and attached with its bounds proven: the parent is never locked against readers or writers.
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE, CONSTRAINT %I CHECK (%I IS NOT NULL AND %I >= %s AND %I < %s))%s',
+                child, parent, child || '_day', keycol, keycol, partition_bound_v1(parent, day), keycol, partition_bound_v1(parent, day + 1),
+                CASE WHEN parent = 'deliveries' THEN ' WITH (fillfactor = 70)' ELSE '' END);
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
+                parent, child, partition_bound_v1(parent, day), partition_bound_v1(parent, day + 1));
+            EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', child, child || '_day');
+            RETURN NEXT child;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.open_deliveries_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_events uuid[], p_endpoints uuid[], p_deliveries uuid[], p_jobs uuid[], p_states smallint[], p_errors text[]) RETURNS TABLE(tenant_id uuid, event_id uuid, endpoint_id uuid, state smallint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM workers WHERE worker_id = p_worker AND lease_until > clock_timestamp() FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of worker % is over', p_worker USING ERRCODE = 'BB001';
+    END IF;
+
+    RETURN QUERY
+    WITH opened AS (
+        INSERT INTO deliveries (tenant_id, event_id, endpoint_id, delivery_id, job_id, worker_id, finished_at, fence, state, attempt, error)
+        SELECT new.tenant_id, new.event_id, new.endpoint_id, new.delivery_id, new.job_id, p_worker,
+               CASE WHEN new.state = 6 THEN now() END, CASE WHEN new.state = 2 THEN 1 ELSE 0 END, new.state,
+               CASE WHEN new.state = 2 THEN 1 ELSE 0 END, new.error
+          FROM unnest(p_tenants, p_events, p_endpoints, p_deliveries, p_jobs, p_states, p_errors)
+            AS new (tenant_id, event_id, endpoint_id, delivery_id, job_id, state, error)
+         ORDER BY new.tenant_id, new.event_id, new.endpoint_id
+            ON CONFLICT DO NOTHING
+        RETURNING deliveries.tenant_id, deliveries.event_id, deliveries.endpoint_id, deliveries.state
+    ),
+    batch AS (
+        INSERT INTO lease_batches (batch_id, worker_id, tenant_ids, ref_ids, endpoint_ids)
+        SELECT p_batch, p_worker, array_agg(opened.tenant_id), array_agg(opened.event_id), array_agg(opened.endpoint_id)
+          FROM opened
+         WHERE opened.state = 2
+        HAVING count(*) > 0
+    )
+    SELECT opened.tenant_id, opened.event_id, opened.endpoint_id, opened.state FROM opened;
+END
+$$;
+
+CREATE FUNCTION public.partition_bound_v1(p_parent text, p_day date) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $_$
+    SELECT CASE
+        WHEN p_parent = 'job_attempts' THEN quote_literal(p_day::text || ' 00:00:00+00')
+        -- The smallest UUIDv7 of a day: 48 bits of milliseconds, the rest zero.
+        ELSE quote_literal(regexp_replace(lpad(to_hex((extract(epoch FROM p_day::timestamp AT TIME ZONE 'UTC') * 1000)::bigint), 12, '0'),
+                                          '^(.{8})(.{4})$', '\1-\2-0000-0000-000000000000'))
+    END
+$_$;
+
+CREATE FUNCTION public.redrive_delivery_v1(p_tenant uuid, p_delivery uuid, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid, OUT fence integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    wanted boolean;
+BEGIN
+    SELECT dead.event_id, dead.endpoint_id, dead.fence, url.endpoint_id IS NOT NULL
+      INTO event_id, endpoint_id, fence, wanted
+      FROM deliveries AS dead
+      LEFT JOIN endpoints AS url ON url.tenant_id = dead.tenant_id AND url.endpoint_id = dead.endpoint_id AND url.deleted_at IS NULL
+                                AND url.disabled_at IS NULL
+     WHERE dead.tenant_id = p_tenant
+       AND dead.delivery_id = p_delivery;
+    IF NOT FOUND THEN
+        answer := 'absent';
+        RETURN;
+    END IF;
+    IF NOT wanted THEN
+        answer := 'unwanted';
+        RETURN;
+    END IF;
+    DELETE FROM dead_letters WHERE tenant_id = p_tenant AND kind = 2 AND ref = p_delivery;
+    IF NOT FOUND THEN
+        answer := 'closed';
+        RETURN;
+    END IF;
+    UPDATE deliveries AS dead
+       SET state = 0, due_at = NULL, finished_at = NULL, worker_id = NULL
+     WHERE dead.tenant_id = p_tenant
+       AND dead.event_id = redrive_delivery_v1.event_id
+       AND dead.endpoint_id = redrive_delivery_v1.endpoint_id
+       AND dead.state = 5;
+    INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
+    VALUES (4, ARRAY[p_tenant], ARRAY[event_id], ARRAY[endpoint_id], ARRAY[fence])
+    RETURNING outbox_id INTO outbox;
+    answer := 'redriven';
+END
+$$;
+
+CREATE FUNCTION public.redrive_job_v1(p_tenant uuid, p_job uuid, p_new uuid, OUT answer text, OUT job_id uuid, OUT outbox bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    sent job_payloads%ROWTYPE;
+    ended smallint;
+BEGIN
+    -- Whoever deletes the dead letter makes the job; a second caller waits here and then finds the first one's answer.
+    DELETE FROM dead_letters WHERE tenant_id = p_tenant AND kind = 1 AND ref = p_job;
+    IF FOUND THEN
+        SELECT found.* INTO STRICT sent
+          FROM (SELECT day.* FROM job_payloads AS day WHERE day.tenant_id = p_tenant AND day.job_id = p_job
+                 UNION ALL
+                SELECT kept.* FROM job_payloads_kept AS kept WHERE kept.tenant_id = p_tenant AND kept.job_id = p_job
+                 LIMIT 1) AS found;
+        INSERT INTO jobs (tenant_id, job_id, ready_at, type_id, timeout_ms, state, priority, queue_id, max_attempts)
+        VALUES (p_tenant, p_new, now(), sent.type_id, sent.timeout_ms, 2, sent.priority, sent.queue_id, sent.max_attempts);
+        INSERT INTO job_payloads (tenant_id, job_id, redrive_of, created_at, type_id, timeout_ms, priority, queue_id, max_attempts, payload, payload_ref,
+                                  metadata, retry, trace)
+        VALUES (p_tenant, p_new, p_job, uuid_extract_timestamp(p_new), sent.type_id, sent.timeout_ms, sent.priority, sent.queue_id, sent.max_attempts,
+                sent.payload, sent.payload_ref, sent.metadata, sent.retry, sent.trace);
+        INSERT INTO redrives (tenant_id, redrive_of, job_id) VALUES (p_tenant, p_job, p_new);
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, fences) VALUES (1, ARRAY[p_tenant], ARRAY[p_new], ARRAY[0]) RETURNING outbox_id INTO outbox;
+        answer := 'redriven';
+        job_id := p_new;
+        RETURN;
+    END IF;
+
+    SELECT made.job_id INTO job_id
+      FROM redrives AS made
+      JOIN jobs AS open ON open.tenant_id = made.tenant_id AND open.job_id = made.job_id
+     WHERE made.tenant_id = p_tenant
+       AND made.redrive_of = p_job;
+    IF FOUND THEN
+        answer := 'open';
+        RETURN;
+    END IF;
+
+    SELECT result.state INTO ended FROM job_results AS result WHERE result.tenant_id = p_tenant AND result.job_id = p_job;
+    IF FOUND THEN
+        answer := CASE ended WHEN 6 THEN 'closed' ELSE 'not_failed' END;
+    ELSIF EXISTS (SELECT 1 FROM jobs AS open WHERE open.tenant_id = p_tenant AND open.job_id = p_job) THEN
+        answer := 'not_failed';
+    ELSE
+        answer := 'absent';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.refuse_update_v1() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'an ended job never changes: %', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+
+CREATE FUNCTION public.release_deliveries_v1(p_worker uuid, p_tenants uuid[], p_events uuid[], p_endpoints uuid[], p_fences integer[], p_batches uuid[], OUT released uuid[], OUT outbox bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    WITH locked AS (
+        SELECT d.tenant_id, d.event_id, d.endpoint_id
+          FROM unnest(p_tenants, p_events, p_endpoints, p_fences) AS gone (tenant_id, event_id, endpoint_id, fence)
+          JOIN deliveries AS d ON d.tenant_id = gone.tenant_id AND d.event_id = gone.event_id AND d.endpoint_id = gone.endpoint_id
+         WHERE (gone.fence IS NULL OR d.fence = gone.fence)
+           AND d.worker_id = p_worker
+           AND d.state = 2
+         ORDER BY d.tenant_id, d.event_id, d.endpoint_id
+           FOR UPDATE OF d
+    ),
+    freed AS (
+        UPDATE deliveries AS d
+           SET state = 0, worker_id = NULL, due_at = NULL, attempt = d.attempt - 1
+          FROM locked
+         WHERE d.tenant_id = locked.tenant_id
+           AND d.event_id = locked.event_id
+           AND d.endpoint_id = locked.endpoint_id
+        RETURNING d.tenant_id, d.event_id, d.endpoint_id, d.fence
+    ),
+    told AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
+        SELECT 4, array_agg(freed.tenant_id), array_agg(freed.event_id), array_agg(freed.endpoint_id), array_agg(freed.fence)
+          FROM freed
+        HAVING count(*) > 0
+        RETURNING outbox_id, ref_ids
+    )
+    SELECT told.ref_ids, told.outbox_id INTO released, outbox FROM told;
+
+    IF cardinality(p_batches) > 0 THEN
+        DELETE FROM lease_batches WHERE batch_id = ANY (p_batches);
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.release_jobs_v1(p_worker uuid, p_tenants uuid[], p_jobs uuid[], p_fences integer[], p_kinds smallint[], p_due timestamp with time zone[], p_errors bytea[], p_batches uuid[], OUT released uuid[], OUT ready bigint, OUT later bigint, OUT wanted uuid[], OUT gated boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM gates WHERE gates.kind = 1 AND gates.tenant_id = ANY (p_tenants) ORDER BY gates.tenant_id FOR UPDATE;
+    gated := FOUND;
+
+    WITH gone AS (
+        SELECT *
+          FROM unnest(p_tenants, p_jobs, p_fences, p_kinds, p_due, p_errors) AS t (tenant_id, job_id, fence, kind, due_at, error)
+    ),
+    freed_jobs AS (
+        UPDATE jobs AS job
+           SET state = CASE WHEN gone.due_at IS NULL THEN 2 WHEN gone.kind = 4 THEN 0 ELSE 4 END,
+               due_at = gone.due_at,
+               ready_at = COALESCE(gone.due_at, now()),
+               worker_id = NULL,
+               attempt = CASE WHEN gone.kind = 1 THEN job.attempt ELSE job.attempt - 1 END,
+               losses = CASE WHEN gone.kind = 2 THEN job.losses + 1 ELSE job.losses END,
+               -- No place in a gate any more; a job that was lost once runs alone from now on.
+               hooks = (job.hooks & ~1) | CASE WHEN gone.kind = 2 THEN 64 ELSE 0 END
+          FROM gone
+         WHERE job.tenant_id = gone.tenant_id
+           AND job.job_id = gone.job_id
+           AND job.fence = gone.fence
+           AND job.worker_id = p_worker
+           AND job.state = 3
+           AND job.hooks & 32 = 0
+        RETURNING job.tenant_id, job.job_id, job.fence, job.started_at, job.due_at, old.attempt AS attempt_before, old.hooks AS hooks_before, gone.kind, gone.error
+    ),
+    kept AS (
+        INSERT INTO job_attempts (tenant_id, job_id, fence, finished_at, started_at, next_at, worker_id, attempt, kind, error)
+        SELECT freed.tenant_id, freed.job_id, freed.fence, clock_timestamp(), freed.started_at, freed.due_at, p_worker, freed.attempt_before, freed.kind, freed.error
+          FROM freed_jobs AS freed
+    ),
+    timed AS (
+        INSERT INTO timers (tenant_id, ref_id, kind, fence, due_at, poll_at)
+        SELECT freed.tenant_id, freed.job_id, 1, freed.fence, freed.due_at,
+               -- A record that a tier lost is late by five seconds, not for ever.
+               CASE WHEN freed.due_at <= now() + interval '1 hour' THEN freed.due_at + interval '5 seconds' ELSE freed.due_at END
+          FROM freed_jobs AS freed
+         WHERE freed.due_at IS NOT NULL
+            ON CONFLICT ON CONSTRAINT timers_pkey DO UPDATE SET fence = excluded.fence, due_at = excluded.due_at, poll_at = excluded.poll_at
+    ),
+    places AS (
+        UPDATE gates
+           SET used = gates.used - less.n
+          FROM (SELECT freed.tenant_id, count(*) AS n FROM freed_jobs AS freed WHERE freed.hooks_before & 1 <> 0 GROUP BY freed.tenant_id) AS less
+         WHERE gates.tenant_id = less.tenant_id
+           AND gates.kind = 1
+    ),
+    told_ready AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, fences)
+        SELECT 1, array_agg(freed.tenant_id), array_agg(freed.job_id), array_agg(freed.fence)
+          FROM freed_jobs AS freed
+         WHERE freed.due_at IS NULL
+        HAVING count(*) > 0
+        RETURNING outbox_id
+    ),
+    told_later AS (
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, fences)
+        SELECT 2, array_agg(freed.tenant_id), array_agg(freed.job_id), array_agg(freed.fence)
+          FROM freed_jobs AS freed
+         WHERE freed.due_at <= now() + interval '1 hour'
+        HAVING count(*) > 0
+        RETURNING outbox_id
+    )
+    SELECT (SELECT array_agg(freed.job_id) FROM freed_jobs AS freed), (SELECT outbox_id FROM told_ready), (SELECT outbox_id FROM told_later)
+      INTO released, ready, later;
+
+    IF released IS NULL OR cardinality(released) < cardinality(p_jobs) THEN
+        SELECT array_agg(job.job_id) INTO wanted
+          FROM unnest(p_tenants, p_jobs, p_fences) AS t (tenant_id, job_id, fence)
+          JOIN jobs AS job ON job.tenant_id = t.tenant_id AND job.job_id = t.job_id AND job.fence = t.fence
+         WHERE job.worker_id = p_worker
+           AND job.state = 3
+           AND job.hooks & 32 <> 0;
+    END IF;
+
+    IF cardinality(p_batches) > 0 THEN
+        DELETE FROM lease_batches WHERE batch_id = ANY (p_batches);
+    END IF;
+END
+$$;
+
+CREATE FUNCTION public.take_parked_deliveries_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_endpoints uuid[], p_rooms integer[], p_errors text[]) RETURNS TABLE(tenant_id uuid, event_id uuid, endpoint_id uuid, job_id uuid, fence integer, attempt smallint, state smallint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM workers WHERE worker_id = p_worker AND lease_until > clock_timestamp() FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of worker % is over', p_worker USING ERRCODE = 'BB001';
+    END IF;
+
+    RETURN QUERY
+    WITH locked AS (
+        SELECT seat.*, lane.error
+          FROM unnest(p_tenants, p_endpoints, p_rooms, p_errors) AS lane (tenant_id, endpoint_id, room, error)
+          CROSS JOIN LATERAL (
+              SELECT d.tenant_id, d.event_id, d.endpoint_id
+                FROM deliveries AS d
+               WHERE d.tenant_id = lane.tenant_id
+                 AND d.endpoint_id = lane.endpoint_id
+                 AND d.state = 1
+               ORDER BY d.event_id
+               LIMIT lane.room
+                 FOR UPDATE SKIP LOCKED
+          ) AS seat
+    ),
+    moved AS (
+        UPDATE deliveries AS d
+           SET state = CASE WHEN locked.error IS NULL THEN 2 ELSE 6 END,
+               fence = CASE WHEN locked.error IS NULL THEN d.fence + 1 ELSE d.fence END,
+               attempt = CASE WHEN locked.error IS NULL THEN d.attempt + 1 ELSE d.attempt END,
+               worker_id = p_worker,
+               finished_at = CASE WHEN locked.error IS NOT NULL THEN now() END,
+               error = COALESCE(locked.error, d.error)
+          FROM locked
+         WHERE d.tenant_id = locked.tenant_id
+           AND d.event_id = locked.event_id
+           AND d.endpoint_id = locked.endpoint_id
+        RETURNING d.tenant_id, d.event_id, d.endpoint_id, d.job_id, d.fence, d.attempt, d.state
+    ),
+    batch AS (
+        INSERT INTO lease_batches (batch_id, worker_id, tenant_ids, ref_ids, endpoint_ids)
+        SELECT p_batch, p_worker, array_agg(moved.tenant_id), array_agg(moved.event_id), array_agg(moved.endpoint_id)
+          FROM moved
+         WHERE moved.state = 2
+        HAVING count(*) > 0
+    )
+    SELECT moved.tenant_id, moved.event_id, moved.endpoint_id, moved.job_id, moved.fence, moved.attempt, moved.state FROM moved;
+END
+$$;
+
+CREATE FUNCTION public.wake_waiting_v1(p_tenants uuid[]) RETURNS TABLE(tenant_id uuid, job_id uuid, fence integer, type_id integer, priority smallint, queue_id smallint)
+    LANGUAGE sql
+    AS $$
+    WITH gate AS (
+        -- A limit that was taken away leaves its gate open: the backlog leaves in portions.
+        SELECT gates.tenant_id, COALESCE(gates.allowed - gates.used, 500) AS room
+          FROM gates
+         WHERE gates.kind = 1
+           AND gates.tenant_id = ANY (p_tenants)
+    ),
+    head AS (
+        SELECT seat.*
+          FROM gate
+          CROSS JOIN LATERAL (
+              SELECT waiting.tenant_id, waiting.precedence, waiting.seq, waiting.woken_at
+                FROM waiting
+               WHERE waiting.tenant_id = gate.tenant_id
+                 AND waiting.kind = 1
+               ORDER BY waiting.precedence, waiting.seq
+               LIMIT GREATEST(gate.room, 0)
+          ) AS seat
+    ),
+    woken AS (
+        UPDATE waiting
+           SET woken_at = now()
+          FROM head
+         WHERE waiting.tenant_id = head.tenant_id
+           AND waiting.kind = 1
+           AND waiting.precedence = head.precedence
+           AND waiting.seq = head.seq
+           -- A woken job whose record was lost is woken again.
+           AND (waiting.woken_at IS NULL OR waiting.woken_at < now() - interval '30 seconds')
+        RETURNING waiting.tenant_id, waiting.job_id
+    )
+    SELECT job.tenant_id, job.job_id, job.fence, job.type_id, job.priority, job.queue_id
+      FROM woken
+      JOIN jobs AS job ON job.tenant_id = woken.tenant_id AND job.job_id = woken.job_id
+$$;
+
+CREATE TABLE public.api_keys (
+    tenant_id uuid NOT NULL,
+    key_id uuid NOT NULL,
+    name text NOT NULL,
+    prefix text NOT NULL,
+    secret_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    revoked_at timestamp with time zone
+);
+
+ALTER TABLE ONLY public.api_keys FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.cancel_requests (
+    worker_id uuid NOT NULL,
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    fence integer NOT NULL
+);
+
+ALTER TABLE ONLY public.cancel_requests FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.cancel_requests IS 'Running jobs whose cancel was asked for; the holder takes its rows with each renewal';
+
+CREATE TABLE public.dead_letters (
+    tenant_id uuid NOT NULL,
+    kind smallint NOT NULL,
+    ref uuid NOT NULL,
+    reason text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT dead_letters_kind CHECK (((kind >= 1) AND (kind <= 2)))
+);
+
+ALTER TABLE ONLY public.dead_letters FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.dead_letters IS 'Open dead letters: jobs (kind 1, ref = job_id), deliveries (kind 2, ref = delivery_id); redrive and discard delete them';
+
+CREATE TABLE public.deliveries (
+    tenant_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    delivery_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    worker_id uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    due_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    fence integer DEFAULT 0 NOT NULL,
+    state smallint NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    last_status smallint,
+    error text,
+    CONSTRAINT deliveries_state CHECK (((state >= 0) AND (state <= 6)))
+)
+PARTITION BY RANGE (event_id);
+
+ALTER TABLE ONLY public.deliveries FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.delivery_attempts (
+    tenant_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    fence integer NOT NULL,
+    attempt smallint NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    duration_ms integer NOT NULL,
+    status smallint,
+    error text,
+    response_body bytea
+)
+PARTITION BY RANGE (event_id);
+
+ALTER TABLE ONLY public.delivery_attempts FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.endpoint_secrets (
+    tenant_id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    secret_id uuid NOT NULL,
+    secret text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone
+);
+
+ALTER TABLE ONLY public.endpoint_secrets FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.endpoints (
+    tenant_id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    url text NOT NULL,
+    event_types text[],
+    retry_schedule_seconds double precision[],
+    headers jsonb,
+    disabled_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    disabled_at timestamp with time zone,
+    deleted_at timestamp with time zone
+);
+
+ALTER TABLE ONLY public.endpoints FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.gates (
+    tenant_id uuid NOT NULL,
+    kind smallint NOT NULL,
+    name text DEFAULT ''::text NOT NULL,
+    allowed integer,
+    used integer DEFAULT 0 NOT NULL,
+    CONSTRAINT gates_allowed CHECK ((allowed > 0)),
+    CONSTRAINT gates_kind CHECK ((kind = 1)),
+    CONSTRAINT gates_used CHECK ((used >= 0))
+)
+WITH (fillfactor='30', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='1000');
+
+ALTER TABLE ONLY public.gates FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.gates IS 'One row a limit (kind 1: running jobs of a tenant). used changes only under the row''s lock, in the transaction that moves the job';
+
+CREATE TABLE public.idempotency_keys (
+    tenant_id uuid NOT NULL,
+    key text NOT NULL,
+    job_id uuid NOT NULL,
+    fingerprint bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (tenant_id, key);
+
+ALTER TABLE ONLY public.idempotency_keys FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.idempotency_keys_0 (
+    tenant_id uuid CONSTRAINT idempotency_keys_tenant_id_not_null NOT NULL,
+    key text CONSTRAINT idempotency_keys_key_not_null NOT NULL,
+    job_id uuid CONSTRAINT idempotency_keys_job_id_not_null NOT NULL,
+    fingerprint bytea CONSTRAINT idempotency_keys_fingerprint_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT idempotency_keys_created_at_not_null NOT NULL
+);
+
+CREATE TABLE public.idempotency_keys_1 (
+    tenant_id uuid CONSTRAINT idempotency_keys_tenant_id_not_null NOT NULL,
+    key text CONSTRAINT idempotency_keys_key_not_null NOT NULL,
+    job_id uuid CONSTRAINT idempotency_keys_job_id_not_null NOT NULL,
+    fingerprint bytea CONSTRAINT idempotency_keys_fingerprint_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT idempotency_keys_created_at_not_null NOT NULL
+);
+
+CREATE TABLE public.idempotency_keys_2 (
+    tenant_id uuid CONSTRAINT idempotency_keys_tenant_id_not_null NOT NULL,
+    key text CONSTRAINT idempotency_keys_key_not_null NOT NULL,
+    job_id uuid CONSTRAINT idempotency_keys_job_id_not_null NOT NULL,
+    fingerprint bytea CONSTRAINT idempotency_keys_fingerprint_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT idempotency_keys_created_at_not_null NOT NULL
+);
+
+CREATE TABLE public.idempotency_keys_3 (
+    tenant_id uuid CONSTRAINT idempotency_keys_tenant_id_not_null NOT NULL,
+    key text CONSTRAINT idempotency_keys_key_not_null NOT NULL,
+    job_id uuid CONSTRAINT idempotency_keys_job_id_not_null NOT NULL,
+    fingerprint bytea CONSTRAINT idempotency_keys_fingerprint_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT idempotency_keys_created_at_not_null NOT NULL
+);
+
+CREATE TABLE public.intake_offsets (
+    topic_id text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='1000');
+
+CREATE TABLE public.job_attempts (
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    fence integer NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    next_at timestamp with time zone,
+    worker_id uuid,
+    attempt smallint NOT NULL,
+    kind smallint NOT NULL,
+    error bytea,
+    CONSTRAINT job_attempts_kind CHECK (((kind >= 1) AND (kind <= 4)))
+)
+PARTITION BY RANGE (finished_at);
+
+ALTER TABLE ONLY public.job_attempts FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.job_attempts IS 'Attempts before the last, losses, hand-backs and snoozes; the last attempt is in job_results';
+
+CREATE TABLE public.job_payloads (
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    redrive_of uuid,
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone,
+    type_id integer NOT NULL,
+    timeout_ms integer,
+    priority smallint NOT NULL,
+    queue_id smallint NOT NULL,
+    max_attempts smallint,
+    payload bytea,
+    payload_ref text,
+    metadata bytea,
+    retry bytea,
+    trace bytea,
+    CONSTRAINT job_payloads_somewhere CHECK (((payload IS NULL) = (payload_ref IS NOT NULL)))
+)
+PARTITION BY RANGE (job_id);
+
+ALTER TABLE ONLY public.job_payloads FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.job_payloads IS 'What was submitted, append-only, by day of submission; JSON kept as the bytes that came';
+
+CREATE TABLE public.job_payloads_kept (
+    tenant_id uuid CONSTRAINT job_payloads_tenant_id_not_null NOT NULL,
+    job_id uuid CONSTRAINT job_payloads_job_id_not_null NOT NULL,
+    redrive_of uuid,
+    created_at timestamp with time zone CONSTRAINT job_payloads_created_at_not_null NOT NULL,
+    run_at timestamp with time zone,
+    type_id integer CONSTRAINT job_payloads_type_id_not_null NOT NULL,
+    timeout_ms integer,
+    priority smallint CONSTRAINT job_payloads_priority_not_null NOT NULL,
+    queue_id smallint CONSTRAINT job_payloads_queue_id_not_null NOT NULL,
+    max_attempts smallint,
+    payload bytea,
+    payload_ref text,
+    metadata bytea,
+    retry bytea,
+    trace bytea,
+    CONSTRAINT job_payloads_somewhere CHECK (((payload IS NULL) = (payload_ref IS NOT NULL)))
+);
+
+ALTER TABLE ONLY public.job_payloads_kept FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.job_payloads_kept IS 'Payloads whose day is over but whose job is open, or whose dead letter is';
+
+CREATE TABLE public.job_progress (
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    fence integer NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    percent real NOT NULL,
+    message text
+)
+WITH (fillfactor='60', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='2000');
+
+ALTER TABLE ONLY public.job_progress FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.job_progress IS 'The latest report of running attempts; shown under its fence only';
+
+CREATE TABLE public.job_results (
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    worker_id uuid,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    fence integer NOT NULL,
+    type_id integer NOT NULL,
+    state smallint NOT NULL,
+    priority smallint NOT NULL,
+    queue_id smallint NOT NULL,
+    attempt smallint NOT NULL,
+    losses smallint NOT NULL,
+    reason text,
+    result bytea,
+    error bytea,
+    CONSTRAINT job_results_ended CHECK (((state >= 5) AND (state <= 7)))
+)
+PARTITION BY RANGE (event_id);
+
+ALTER TABLE ONLY public.job_results FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.job_results IS 'Ended jobs, one row each for ever, by day of the end; made only by moving the row out of jobs';
+
+CREATE TABLE public.job_types (
+    type_id integer NOT NULL,
+    name text NOT NULL
+);
+
+ALTER TABLE public.job_types ALTER COLUMN type_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.job_types_type_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.jobs (
+    tenant_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    worker_id uuid,
+    ready_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    started_at timestamp with time zone,
+    fence integer DEFAULT 0 NOT NULL,
+    type_id integer NOT NULL,
+    timeout_ms integer,
+    state smallint NOT NULL,
+    priority smallint NOT NULL,
+    queue_id smallint DEFAULT 0 NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    max_attempts smallint,
+    losses smallint DEFAULT 0 NOT NULL,
+    hooks smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT jobs_open CHECK (((state >= 0) AND (state <= 4))),
+    CONSTRAINT jobs_priority CHECK (((priority >= 0) AND (priority <= 3)))
+)
+WITH (fillfactor='40', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='20000', autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_insert_threshold='-1', autovacuum_analyze_threshold='1000000000');
+
+ALTER TABLE ONLY public.jobs FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.jobs IS 'Open jobs only, narrow. No index but the key: a column that an index names makes every update of it cost an entry.';
+
+COMMENT ON COLUMN public.jobs.hooks IS 'Bits, see domain.jobs.Hook: what a finish must look after besides the row itself';
+
+CREATE TABLE public.kafka_topics (
+    topic text NOT NULL,
+    cluster_id text NOT NULL,
+    topic_id text NOT NULL
+);
+
+COMMENT ON TABLE public.kafka_topics IS 'The identity of each topic when last seen: another one means that its records are gone';
+
+CREATE TABLE public.leaders (
+    role text NOT NULL,
+    holder uuid NOT NULL,
+    lease_until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE public.lease_batches (
+    batch_id uuid NOT NULL,
+    worker_id uuid NOT NULL,
+    claimed_at timestamp with time zone DEFAULT now() NOT NULL,
+    tenant_ids uuid[] NOT NULL,
+    ref_ids uuid[] NOT NULL,
+    endpoint_ids uuid[]
+)
+WITH (autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='2000');
+
+CREATE TABLE public.outbox (
+    outbox_id bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    kind smallint NOT NULL,
+    tenant_ids uuid[] NOT NULL,
+    ref_ids uuid[] NOT NULL,
+    endpoint_ids uuid[],
+    fences integer[] NOT NULL,
+    CONSTRAINT outbox_kind CHECK (((kind >= 1) AND (kind <= 4)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='2000');
+
+COMMENT ON TABLE public.outbox IS 'One row a flushed batch: 1 jobs to their priority''s topic, 2 jobs to retries, 3 ended jobs to results (and the DLQ), 4 deliveries to deliveries.retry or retries';
+
+ALTER TABLE public.outbox ALTER COLUMN outbox_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.queues (
+    queue_id integer NOT NULL,
+    name text NOT NULL,
+    CONSTRAINT queues_small CHECK (((queue_id >= 0) AND (queue_id <= 32767)))
+);
+
+ALTER TABLE public.queues ALTER COLUMN queue_id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.queues_queue_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.redrives (
+    tenant_id uuid NOT NULL,
+    redrive_of uuid NOT NULL,
+    job_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.redrives FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.redrives IS 'Which job took a dead letter''s place: the same redrive twice finds it here';
+
+CREATE TABLE public.schema_migrations (
+    name text NOT NULL,
+    digest text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.tenants (
+    tenant_id uuid NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT tenants_name_length CHECK (((length(name) >= 1) AND (length(name) <= 200)))
+);
+
+ALTER TABLE ONLY public.tenants FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.timers (
+    tenant_id uuid NOT NULL,
+    ref_id uuid NOT NULL,
+    endpoint_id uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid NOT NULL,
+    kind smallint NOT NULL,
+    fence integer NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    poll_at timestamp with time zone NOT NULL,
+    CONSTRAINT timers_kind CHECK (((kind >= 1) AND (kind <= 2)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000');
+
+ALTER TABLE ONLY public.timers FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.timers IS 'Every due time, of jobs (kind 1) and deliveries (kind 2); poll_at is 5 s later where a delay topic carries the record';
+
+CREATE TABLE public.waiting (
+    tenant_id uuid NOT NULL,
+    kind smallint NOT NULL,
+    precedence smallint NOT NULL,
+    seq bigint NOT NULL,
+    job_id uuid NOT NULL,
+    type_id integer NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL,
+    woken_at timestamp with time zone,
+    CONSTRAINT waiting_kind CHECK (((kind >= 1) AND (kind <= 2)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000');
+
+ALTER TABLE ONLY public.waiting FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.waiting IS 'Parked jobs: kind 1 over the tenant''s limit of running jobs, kind 2 of a type that no worker which saw them has';
+
+COMMENT ON COLUMN public.waiting.precedence IS '3 - priority, so that the key''s order is the order of release';
+
+ALTER TABLE public.waiting ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.waiting_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.workers (
+    worker_id uuid NOT NULL,
+    service text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    slots integer NOT NULL,
+    type_ids integer[] NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease_until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.0', autovacuum_vacuum_threshold='1000');
+
+COMMENT ON TABLE public.workers IS 'The heartbeat row of each process that holds jobs or deliveries';
+
+ALTER TABLE ONLY public.idempotency_keys ATTACH PARTITION public.idempotency_keys_0 FOR VALUES WITH (modulus 4, remainder 0);
+
+ALTER TABLE ONLY public.idempotency_keys ATTACH PARTITION public.idempotency_keys_1 FOR VALUES WITH (modulus 4, remainder 1);
+
+ALTER TABLE ONLY public.idempotency_keys ATTACH PARTITION public.idempotency_keys_2 FOR VALUES WITH (modulus 4, remainder 2);
+
+ALTER TABLE ONLY public.idempotency_keys ATTACH PARTITION public.idempotency_keys_3 FOR VALUES WITH (modulus 4, remainder 3);
+
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, key_id);
+
+ALTER TABLE ONLY public.cancel_requests
+    ADD CONSTRAINT cancel_requests_pkey PRIMARY KEY (worker_id, tenant_id, job_id);
+
+ALTER TABLE ONLY public.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, kind, ref);
+
+ALTER TABLE ONLY public.deliveries
+    ADD CONSTRAINT deliveries_pkey PRIMARY KEY (tenant_id, event_id, endpoint_id);
+
+ALTER TABLE ONLY public.delivery_attempts
+    ADD CONSTRAINT delivery_attempts_pkey PRIMARY KEY (tenant_id, event_id, endpoint_id, fence);
+
+ALTER TABLE ONLY public.endpoint_secrets
+    ADD CONSTRAINT endpoint_secrets_pkey PRIMARY KEY (tenant_id, endpoint_id, secret_id);
+
+ALTER TABLE ONLY public.endpoints
+    ADD CONSTRAINT endpoints_pkey PRIMARY KEY (tenant_id, endpoint_id);
+
+ALTER TABLE ONLY public.gates
+    ADD CONSTRAINT gates_pkey PRIMARY KEY (tenant_id, kind, name);
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY public.idempotency_keys_0
+    ADD CONSTRAINT idempotency_keys_0_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY public.idempotency_keys_1
+    ADD CONSTRAINT idempotency_keys_1_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY public.idempotency_keys_2
+    ADD CONSTRAINT idempotency_keys_2_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY public.idempotency_keys_3
+    ADD CONSTRAINT idempotency_keys_3_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY public.intake_offsets
+    ADD CONSTRAINT intake_offsets_pkey PRIMARY KEY (topic_id, partition);
+
+ALTER TABLE ONLY public.job_attempts
+    ADD CONSTRAINT job_attempts_pkey PRIMARY KEY (tenant_id, job_id, fence, finished_at);
+
+ALTER TABLE ONLY public.job_payloads_kept
+    ADD CONSTRAINT job_payloads_kept_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY public.job_payloads
+    ADD CONSTRAINT job_payloads_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY public.job_progress
+    ADD CONSTRAINT job_progress_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY public.job_results
+    ADD CONSTRAINT job_results_pkey PRIMARY KEY (tenant_id, job_id, event_id);
+
+ALTER TABLE ONLY public.job_types
+    ADD CONSTRAINT job_types_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.job_types
+    ADD CONSTRAINT job_types_pkey PRIMARY KEY (type_id);
+
+ALTER TABLE ONLY public.jobs
+    ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY public.kafka_topics
+    ADD CONSTRAINT kafka_topics_pkey PRIMARY KEY (topic);
+
+ALTER TABLE ONLY public.leaders
+    ADD CONSTRAINT leaders_pkey PRIMARY KEY (role);
+
+ALTER TABLE ONLY public.lease_batches
+    ADD CONSTRAINT lease_batches_pkey PRIMARY KEY (batch_id);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (outbox_id);
+
+ALTER TABLE ONLY public.queues
+    ADD CONSTRAINT queues_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (queue_id);
+
+ALTER TABLE ONLY public.redrives
+    ADD CONSTRAINT redrives_pkey PRIMARY KEY (tenant_id, redrive_of);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY public.timers
+    ADD CONSTRAINT timers_pkey PRIMARY KEY (tenant_id, ref_id, endpoint_id);
+
+ALTER TABLE ONLY public.waiting
+    ADD CONSTRAINT waiting_job UNIQUE (tenant_id, job_id);
+
+ALTER TABLE ONLY public.waiting
+    ADD CONSTRAINT waiting_pkey PRIMARY KEY (tenant_id, kind, precedence, seq);
+
+ALTER TABLE ONLY public.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id);
+
+CREATE UNIQUE INDEX api_keys_key_id ON public.api_keys USING btree (key_id);
+
+COMMENT ON INDEX public.api_keys_key_id IS 'find_api_key: a credential names its key before anyone knows its tenant';
+
+CREATE INDEX dead_letters_at ON public.dead_letters USING btree (kind, at);
+
+COMMENT ON INDEX public.dead_letters_at IS 'measure_dead_letters: how many, and how old the oldest is';
+
+CREATE INDEX deliveries_id ON ONLY public.deliveries USING btree (tenant_id, delivery_id);
+
+COMMENT ON INDEX public.deliveries_id IS 'find_delivery, list_deliveries: by the public id, newest first';
+
+CREATE INDEX deliveries_parked ON ONLY public.deliveries USING btree (tenant_id, endpoint_id, event_id) WHERE (state = 1);
+
+COMMENT ON INDEX public.deliveries_parked IS 'take_parked_deliveries: what didn''t fit into its endpoint''s lane';
+
+CREATE INDEX deliveries_pending ON ONLY public.deliveries USING btree (event_id) WHERE (state = 0);
+
+COMMENT ON INDEX public.deliveries_pending IS 'list_pending_deliveries: the oldest that may be tried and that nobody holds';
+
+CREATE INDEX idempotency_keys_created_at ON ONLY public.idempotency_keys USING btree (created_at);
+
+COMMENT ON INDEX public.idempotency_keys_created_at IS 'delete_old_idempotency_keys: the oldest, in chunks';
+
+CREATE INDEX idempotency_keys_0_created_at_idx ON public.idempotency_keys_0 USING btree (created_at);
+
+CREATE INDEX idempotency_keys_1_created_at_idx ON public.idempotency_keys_1 USING btree (created_at);
+
+CREATE INDEX idempotency_keys_2_created_at_idx ON public.idempotency_keys_2 USING btree (created_at);
+
+CREATE INDEX idempotency_keys_3_created_at_idx ON public.idempotency_keys_3 USING btree (created_at);
+
+CREATE INDEX job_progress_at ON public.job_progress USING btree (at);
+
+COMMENT ON INDEX public.job_progress_at IS 'delete_old_progress: what ended jobs left behind';
+
+CREATE INDEX lease_batches_worker ON public.lease_batches USING btree (worker_id);
+
+COMMENT ON INDEX public.lease_batches_worker IS 'list_lease_batches: what a worker holds, for itself and for the reaper';
+
+CREATE INDEX timers_poll_at ON public.timers USING btree (poll_at);
+
+COMMENT ON INDEX public.timers_poll_at IS 'take_due_timers: the next ones, oldest first';
+
+CREATE INDEX waiting_type ON public.waiting USING btree (type_id) WHERE (kind = 2);
+
+COMMENT ON INDEX public.waiting_type IS 'wake_handled_types: jobs whose type a live worker has announced since';
+
+ALTER INDEX public.idempotency_keys_created_at ATTACH PARTITION public.idempotency_keys_0_created_at_idx;
+
+ALTER INDEX public.idempotency_keys_pkey ATTACH PARTITION public.idempotency_keys_0_pkey;
+
+ALTER INDEX public.idempotency_keys_created_at ATTACH PARTITION public.idempotency_keys_1_created_at_idx;
+
+ALTER INDEX public.idempotency_keys_pkey ATTACH PARTITION public.idempotency_keys_1_pkey;
+
+ALTER INDEX public.idempotency_keys_created_at ATTACH PARTITION public.idempotency_keys_2_created_at_idx;
+
+ALTER INDEX public.idempotency_keys_pkey ATTACH PARTITION public.idempotency_keys_2_pkey;
+
+ALTER INDEX public.idempotency_keys_created_at ATTACH PARTITION public.idempotency_keys_3_created_at_idx;
+
+ALTER INDEX public.idempotency_keys_pkey ATTACH PARTITION public.idempotency_keys_3_pkey;
+
+CREATE TRIGGER job_results_never_change BEFORE UPDATE ON public.job_results FOR EACH ROW EXECUTE FUNCTION public.refuse_update_v1();
+
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_tenant FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
+
+ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.cancel_requests ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.dead_letters ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.deliveries ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.delivery_attempts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.endpoint_secrets ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.endpoints ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY engine_batches ON public.api_keys TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.cancel_requests TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.dead_letters TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.deliveries TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.delivery_attempts TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.endpoint_secrets TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.endpoints TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.gates TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.idempotency_keys TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.job_attempts TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.job_payloads TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.job_payloads_kept TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.job_progress TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.job_results TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.jobs TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.redrives TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.tenants TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.timers TO barnabas_engine USING (true) WITH CHECK (true);
+
+CREATE POLICY engine_batches ON public.waiting TO barnabas_engine USING (true) WITH CHECK (true);
+
+ALTER TABLE public.gates ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.job_attempts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.job_payloads ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.job_payloads_kept ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.job_progress ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.job_results ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY one_tenant ON public.api_keys TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.cancel_requests TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.dead_letters TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.deliveries TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.delivery_attempts TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.endpoint_secrets TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.endpoints TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.gates TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.idempotency_keys TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.job_attempts TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.job_payloads TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.job_payloads_kept TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.job_progress TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.job_results TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.jobs TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.redrives TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.tenants TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.timers TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY one_tenant ON public.waiting TO barnabas_api USING ((tenant_id = public.current_tenant_v1())) WITH CHECK ((tenant_id = public.current_tenant_v1()));
+
+CREATE POLICY owner_retention ON public.dead_letters TO barnabas_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner_retention ON public.deliveries TO barnabas_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner_retention ON public.job_payloads TO barnabas_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner_retention ON public.job_payloads_kept TO barnabas_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner_retention ON public.job_results TO barnabas_owner USING (true) WITH CHECK (true);
+
+CREATE POLICY owner_retention ON public.jobs TO barnabas_owner USING (true) WITH CHECK (true);
+
+ALTER TABLE public.redrives ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.tenants ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.timers ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.waiting ENABLE ROW LEVEL SECURITY;
+
+GRANT USAGE ON SCHEMA public TO barnabas_engine;
+GRANT USAGE ON SCHEMA public TO barnabas_api;
+
+REVOKE ALL ON FUNCTION public.drop_partition_v1(p_parent text, p_day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.drop_partition_v1(p_parent text, p_day date) TO barnabas_engine;
+
+REVOKE ALL ON FUNCTION public.make_partitions_v1(p_back integer, p_ahead integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.make_partitions_v1(p_back integer, p_ahead integer) TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.api_keys TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.cancel_requests TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.dead_letters TO barnabas_engine;
+GRANT SELECT ON TABLE public.dead_letters TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.deliveries TO barnabas_engine;
+GRANT SELECT ON TABLE public.deliveries TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.delivery_attempts TO barnabas_engine;
+GRANT SELECT ON TABLE public.delivery_attempts TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.endpoint_secrets TO barnabas_engine;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.endpoint_secrets TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.endpoints TO barnabas_engine;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.endpoints TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.gates TO barnabas_engine;
+GRANT SELECT ON TABLE public.gates TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.idempotency_keys TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.intake_offsets TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_attempts TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_attempts TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_payloads TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_payloads TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_payloads_kept TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_payloads_kept TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_progress TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_progress TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_results TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_results TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.job_types TO barnabas_engine;
+GRANT SELECT ON TABLE public.job_types TO barnabas_api;
+
+GRANT USAGE ON SEQUENCE public.job_types_type_id_seq TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.jobs TO barnabas_engine;
+GRANT SELECT ON TABLE public.jobs TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.kafka_topics TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.leaders TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.lease_batches TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO barnabas_engine;
+
+GRANT USAGE ON SEQUENCE public.outbox_outbox_id_seq TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.queues TO barnabas_engine;
+GRANT SELECT ON TABLE public.queues TO barnabas_api;
+
+GRANT USAGE ON SEQUENCE public.queues_queue_id_seq TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.redrives TO barnabas_engine;
+GRANT SELECT ON TABLE public.redrives TO barnabas_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.tenants TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.timers TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.waiting TO barnabas_engine;
+GRANT SELECT ON TABLE public.waiting TO barnabas_api;
+
+GRANT USAGE ON SEQUENCE public.waiting_seq_seq TO barnabas_engine;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.workers TO barnabas_engine;

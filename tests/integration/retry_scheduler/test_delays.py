@@ -1,0 +1,206 @@
+"""Records on their way through the delay tiers of a real Kafka."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+from confluent_kafka import murmur2
+from prometheus_client import Counter
+
+from barnabas.contract import topics
+from barnabas.contract.records import decode
+from barnabas.contract.telling import delivery_retry_record, retry_record
+from barnabas.kafka.admin import Admin
+from barnabas.kafka.consumer import Consumer
+from barnabas.kafka.lag import lag
+from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
+from barnabas.runtime import metrics
+from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.carry_delays import SOURCES, Carrier
+from barnabas_retry_scheduler.delay_line import DelayLine
+from barnabas_retry_scheduler.resources import Resources
+from tests.support.eventually import eventually
+from tests.support.topics import TopicReader
+from tests.support.world import World, new_id
+
+
+@asynccontextmanager
+async def carrying(
+    resources: Resources, *, group: str | None = None, line: DelayLine | None = None
+) -> AsyncIterator[Carrier]:
+    """A carrier in a group of its own that begins behind what other tests have left in the topics."""
+    stop = Stop()
+    carrier: Carrier
+    names = [topic.name for topic in SOURCES]
+    group = group or f"test-{uuid4()}"
+    async with Admin(resources.settings.kafka) as admin:
+        starts = {
+            each.at: each.high if each.committed is None else each.committed for each in await lag(admin, group, names)
+        }
+
+    def assigned(partitions: Sequence[TopicPartition]) -> None:
+        carrier.assigned(partitions)
+
+    async def revoked(partitions: Sequence[TopicPartition], lost: bool) -> Mapping[TopicPartition, int]:
+        return await carrier.revoked(partitions, lost)
+
+    async def begin(partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {at: starts[at] for at in partitions}
+
+    consumer = Consumer(
+        resources.settings.kafka,
+        group=group,
+        topics=names,
+        start_offsets=begin,
+        on_assigned=assigned,
+        on_revoked=revoked,
+    )
+    carrier = Carrier(consumer, resources.producer, resources.clock, DelayLine() if line is None else line)
+    async with consumer:
+        task = asyncio.create_task(carrier.carry(stop))
+        try:
+            await eventually(lambda: len(consumer.assignment) == 24 * len(SOURCES))
+            yield carrier
+        finally:
+            stop.set()
+            await task
+
+
+def of_fence(fence: int, record: ConsumedRecord) -> bool:
+    return decode(record.value).fence == fence
+
+
+async def send_retries(world: World, *, delay: float, count: int, fence: int = 1) -> dict[object, float]:
+    """Records into `retries`; returns when each job is due, by the database's clock."""
+    tenant_id = new_id()
+    due_at = await world.now() + timedelta(seconds=delay)
+    due: dict[object, float] = {}
+    records = []
+    for n in range(count):
+        job_id, at = new_id(), due_at + timedelta(milliseconds=n)
+        due[job_id] = at.timestamp()
+        topic, key, value = retry_record(tenant_id, job_id, fence, 2, due_at=at)
+        records.append((key, value, None))
+    await world.producer.send(topics.RETRIES.name, records)
+    return due
+
+
+async def lateness(reader: TopicReader, due: dict[object, float], timeout: float = 20.0) -> list[float]:
+    """How late each of these jobs arrived at its topic, by the time its record was written."""
+
+    def arrived() -> dict[object, float]:
+        # The records of the jobs topics carry the time of their producer, which is this machine's, as the database's is.
+        return {
+            decode(record.value).ref_id: record.timestamp_ms / 1_000 - due[decode(record.value).ref_id]
+            for record in reader.records
+            if decode(record.value).ref_id in due
+        }
+
+    found = await eventually(arrived, until=lambda found: len(found) == len(due), timeout=timeout)
+    return sorted(found.values())
+
+
+async def test_a_delay_of_five_seconds_is_never_early_and_hardly_late(world: World, scheduler: Resources) -> None:
+    async with carrying(scheduler), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        due = await send_retries(world, delay=5.0, count=200)
+        late = await lateness(jobs, due)
+
+    print(f"5 s: late by p50 {late[100] * 1e3:.0f} ms, p99 {late[197] * 1e3:.0f} ms, max {late[-1] * 1e3:.0f} ms")
+    assert late[0] >= 0.0
+    assert late[-1] < 0.3
+
+
+async def test_delays_below_and_between_the_tiers_are_exact_too(world: World, scheduler: Resources) -> None:
+    async with carrying(scheduler), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        for delay in (0.4, 2.3):
+            due = await send_retries(world, delay=delay, count=100)
+            late = await lateness(jobs, due)
+
+            print(f"{delay} s: late by p50 {late[50] * 1e3:.0f} ms, p99 {late[98] * 1e3:.0f} ms")
+            assert late[0] >= 0.0
+            assert late[-1] < 0.3
+
+
+async def test_an_overdue_record_and_one_without_a_due_time_leave_at_once(world: World, scheduler: Resources) -> None:
+    async with carrying(scheduler), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        due = await send_retries(world, delay=-100.0, count=1)
+        (job_id,) = due
+        await jobs.until(lambda record: decode(record.value).ref_id == job_id, timeout=3)
+
+
+async def test_a_delivery_ends_its_delay_in_its_own_topic_with_the_same_bytes(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id, event_id, endpoint_id = new_id(), new_id(), new_id()
+    due_at = await world.now() + timedelta(seconds=0.3)
+    topic, key, value = delivery_retry_record(tenant_id, event_id, endpoint_id, 4, due_at=due_at)
+    async with carrying(scheduler), TopicReader(world.kafka, topics.DELIVERIES_RETRY.name) as deliveries:
+        await world.producer.send(topic, [(key, value, None)])
+        record = await deliveries.until(lambda record: decode(record.value).ref_id == event_id)
+
+    assert (record.key, record.value) == (key, value)
+
+
+async def test_a_malformed_record_is_counted_and_does_not_stop_its_partition(
+    world: World, scheduler: Resources
+) -> None:
+    counter: Counter = metrics.malformed_records.labels(topics.RETRIES.name)
+    before = counter._value.get()
+    tenant_id, job_id = new_id(), new_id()
+    group = f"test-{uuid4()}"
+    topic, key, value = retry_record(tenant_id, job_id, 0, 2, due_at=await world.now())
+    bad = [(key, junk, None) for junk in (b"", b"{}", value[:-1], bytes([99]) + value[1:], None)]
+    async with carrying(scheduler, group=group), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        await world.producer.send(topic, [*bad, (key, value, None)])
+        await jobs.until(lambda record: decode(record.value).ref_id == job_id)
+    async with Admin(world.kafka) as admin:
+        behind = await lag(admin, group, [topics.RETRIES.name])
+
+    assert counter._value.get() - before >= len(bad)
+    assert behind[murmur2(key, len(behind))].records == 0
+
+
+async def test_what_was_held_when_a_carrier_ended_is_carried_on_by_the_next(world: World, scheduler: Resources) -> None:
+    group = f"test-{uuid4()}"
+    async with TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        async with carrying(scheduler, group=group):
+            due = await send_retries(world, delay=2.5, count=50)
+            await eventually(lambda: world.producer.queued == 0)
+        async with carrying(scheduler, group=group):
+            late = await lateness(jobs, due)
+
+    assert late[0] >= 0.0
+    assert late[-1] < 1.0
+
+
+async def test_a_flood_of_delayed_records_is_paused_in_kafka_and_arrives_whole(
+    world: World, scheduler: Resources
+) -> None:
+    line = DelayLine(queue_full=500, queue_low=250)
+    held = []
+    async with carrying(scheduler, line=line), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        due = await send_retries(world, delay=3.0, count=10_000)
+
+        def arrived() -> int:
+            held.append(len(line))
+            return len({decode(record.value).ref_id for record in jobs.records} & due.keys())
+
+        await eventually(arrived, until=lambda count: count == len(due), timeout=60)
+
+    print(f"held at most {max(held)} of {len(due)}")
+    # One tenant: one partition of `retries` and of each tier, each with what was on its way when it was paused.
+    assert max(held) < 9_000
+
+
+async def test_the_tiers_stamp_their_records_with_the_brokers_own_time(world: World) -> None:
+    tenant_id = new_id()
+    _, key, value = retry_record(tenant_id, new_id(), 77, 2, due_at=await world.now())
+    async with TopicReader(world.kafka, topics.DELAY_TIERS[-1].name) as tier:
+        client = world.producer._client
+        client.produce(topics.DELAY_TIERS[-1].name, value, key, timestamp=1_000)
+        client.flush(5)
+        record = await tier.until(lambda record: record.key == key)
+
+    assert abs(record.timestamp_ms / 1_000 - (await world.now()).timestamp()) < 30

@@ -1,0 +1,210 @@
+"""Due times that Postgres carries, and the second look at those that a delay tier carries."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from barnabas.contract.records import decode
+from barnabas.contract.topics import JOBS
+from barnabas.domain.attempts import AttemptKind
+from barnabas.postgres.turns import Releasing, claim_jobs, release_jobs
+from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.bells import answer
+from barnabas_retry_scheduler.poll_timers import poll_once
+from barnabas_retry_scheduler.resources import Resources
+from tests.support.eventually import eventually
+from tests.support.topics import TopicReader
+from tests.support.world import World, new_id
+
+
+async def timers(world: World, tenant_id: UUID) -> int:
+    """How many timers of a tenant are left."""
+    count: int = await world.superuser.fetchval("SELECT count(*) FROM timers WHERE tenant_id = $1", tenant_id)
+    return count
+
+
+async def retried(world: World, tenant_id: UUID, *, due_in: float) -> UUID:
+    """A job whose first attempt has failed, and whose record for `retries` was lost."""
+    worker_id = await world.worker("echo")
+    (job_id,) = await world.submit(tenant_id)
+    async with world.engine.session() as session:
+        type_id = await world.type_id("echo")
+        claims = await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [type_id])
+        due_at = await world.now() + timedelta(seconds=due_in)
+        releasing = Releasing(tenant_id, job_id, claims.claimed[0].fence, AttemptKind.ATTEMPT, due_at)
+        await release_jobs(session, worker_id, [releasing])
+    await world.superuser.execute("DELETE FROM outbox WHERE ref_ids && $1", [job_id])
+    return job_id
+
+
+async def test_a_job_with_a_start_time_is_published_when_it_is_due_and_its_timer_is_gone(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id = await world.tenant()
+    (job_id,) = await world.insert(tenant_id, run_at=await world.now() - timedelta(milliseconds=1))
+    async with TopicReader(world.kafka, JOBS[1].name) as jobs:
+        await poll_once(scheduler)
+        record = await jobs.until(lambda record: decode(record.value).ref_id == job_id)
+
+    assert decode(record.value).due_ms == 0
+    assert await world.states(tenant_id) == {"queued": 1}
+    assert await timers(world, tenant_id) == 0
+    assert await world.superuser.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_a_job_is_not_touched_before_it_is_due_and_the_poller_says_when_to_look_again(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id = await world.tenant()
+    await world.insert(tenant_id, run_at=await world.now() + timedelta(seconds=0.8))
+
+    rest = await poll_once(scheduler)
+
+    assert rest is not None
+    assert 0.5 < rest <= 0.85
+    assert await world.states(tenant_id) == {"scheduled": 1}
+    assert await timers(world, tenant_id) == 1
+
+
+async def test_the_poller_wakes_at_the_very_moment(world: World, scheduler: Resources) -> None:
+    tenant_id = await world.tenant()
+    run_at = await world.now() + timedelta(seconds=0.7)
+    await world.insert(tenant_id, run_at=run_at)
+    stop = Stop()
+
+    async def step() -> float | None:
+        rest = await poll_once(scheduler)
+        if rest is None:
+            stop.set()
+        return rest
+
+    scheduler.bells.timers.ring()
+    await answer(scheduler.bells.timers, step, stop)
+    ready_at = await world.superuser.fetchval("SELECT ready_at FROM jobs WHERE tenant_id = $1", tenant_id)
+
+    late = (ready_at - run_at).total_seconds()
+    print(f"late by {late * 1000:.1f} ms")
+    assert 0 <= late < 0.25
+
+
+async def test_a_retry_whose_record_was_lost_comes_back_five_seconds_after_it_was_due(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id = await world.tenant()
+    job_id = await retried(world, tenant_id, due_in=0.0)
+    await poll_once(scheduler)
+
+    assert await world.states(tenant_id) == {"retrying": 1}
+
+    await world.superuser.execute("UPDATE timers SET poll_at = poll_at - interval '5 seconds'")
+    async with TopicReader(world.kafka, JOBS[1].name) as jobs:
+        await poll_once(scheduler)
+        await jobs.until(lambda record: decode(record.value).ref_id == job_id and decode(record.value).fence == 1)
+
+    assert await world.states(tenant_id) == {"queued": 1}
+
+
+async def test_a_timer_looks_five_seconds_late_where_a_tier_carries_the_record_and_at_once_above_an_hour(
+    world: World,
+) -> None:
+    tenant_id = await world.tenant()
+    carried = await retried(world, tenant_id, due_in=3_000.0)
+    kept = await retried(world, tenant_id, due_in=3_700.0)
+    rows = await world.superuser.fetch("SELECT ref_id, poll_at - due_at AS later FROM timers")
+
+    assert {row["ref_id"]: row["later"].total_seconds() for row in rows} == {carried: 5.0, kept: 0.0}
+
+
+async def test_the_timer_of_a_job_that_has_gone_its_way_is_only_deleted(world: World, scheduler: Resources) -> None:
+    tenant_id = await world.tenant()
+    job_id = await retried(world, tenant_id, due_in=0.0)
+    worker_id = await world.worker("echo")
+    async with world.engine.session() as session:
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [await world.type_id("echo")])
+    await world.superuser.execute("UPDATE timers SET poll_at = due_at")
+
+    await poll_once(scheduler)
+
+    assert await timers(world, tenant_id) == 0
+    assert await world.states(tenant_id) == {"running": 1}
+    assert await world.superuser.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_a_parked_job_that_becomes_due_is_queued_but_called_by_its_gate_only(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id = await world.tenant(running_at_most=1)
+    worker_id = await world.worker("echo")
+    type_id = await world.type_id("echo")
+    jobs = await world.insert(tenant_id, run_at=await world.now() - timedelta(seconds=1), count=2)
+    async with world.engine.session() as session:
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id) for job_id in jobs], [type_id])
+
+    await poll_once(scheduler)
+
+    assert await world.states(tenant_id) == {"running": 1, "queued": 1}
+    assert await world.superuser.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_many_due_timers_are_taken_in_batches_and_all_of_them_are_told(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id = await world.tenant()
+    await world.insert(tenant_id, run_at=await world.now() - timedelta(seconds=1), count=2_500)
+
+    rests = [await poll_once(scheduler) for _ in range(3)]
+
+    assert rests == [0.0, 0.0, None]
+    assert await world.states(tenant_id) == {"queued": 2_500}
+    assert await timers(world, tenant_id) == 0
+    await eventually(lambda: world.superuser.fetchval("SELECT count(*) = 0 FROM outbox"))
+
+
+@pytest.mark.parametrize("moved", ["claimed", "cancelled"])
+async def test_a_poll_that_meets_another_move_of_its_job_waits_for_it_and_leaves_the_job_alone(
+    world: World, scheduler: Resources, moved: str
+) -> None:
+    tenant_id = await world.tenant()
+    (job_id,) = await world.insert(tenant_id, run_at=await world.now() - timedelta(seconds=1))
+    worker_id = await world.worker("echo")
+    type_id = await world.type_id("echo")
+    async with world.engine.transaction() as session:
+        if moved == "claimed":
+            await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [type_id])
+        else:
+            await session.fetchrow("cancel_job", tenant_id, job_id)
+        poll = asyncio.create_task(poll_once(scheduler))
+        await eventually(lambda: waits_for_a_lock(world))
+    await poll
+
+    assert await world.states(tenant_id) == ({"running": 1} if moved == "claimed" else {"cancelled": 1})
+    assert await timers(world, tenant_id) == 0
+    kinds = await world.superuser.fetch("SELECT kind FROM outbox")
+    assert [row["kind"] for row in kinds] == ([] if moved == "claimed" else [3])
+
+
+async def test_a_timer_that_was_set_anew_while_it_was_polled_stays(world: World, scheduler: Resources) -> None:
+    tenant_id = await world.tenant()
+    worker_id = await world.worker("echo")
+    job_id = await retried(world, tenant_id, due_in=0.0)
+    await world.superuser.execute("UPDATE timers SET poll_at = due_at")
+    due_at = await world.now() + timedelta(seconds=100)
+    async with world.engine.transaction() as session:
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [await world.type_id("echo")])
+        await release_jobs(session, worker_id, [Releasing(tenant_id, job_id, 2, AttemptKind.ATTEMPT, due_at)])
+        poll = asyncio.create_task(poll_once(scheduler))
+        await eventually(lambda: waits_for_a_lock(world))
+    await poll
+
+    assert await world.states(tenant_id) == {"retrying": 1}
+    assert await world.superuser.fetchval("SELECT due_at FROM timers WHERE ref_id = $1", job_id) == due_at
+
+
+async def waits_for_a_lock(world: World) -> bool:
+    """Whether some statement in this database waits for another transaction."""
+    waiting: bool = await world.superuser.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return waiting
