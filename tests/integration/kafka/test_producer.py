@@ -132,7 +132,7 @@ async def test_a_broken_client_is_replaced_and_what_it_held_is_unknown(
     held = producer.start_send(topic, numbered([1]))
     # What the library reports when idempotence is lost; nothing outside of it can bring that about on demand.
     producer._break("fatal error, as the library would report it")
-    assert not producer.accepting
+    accepting_while_broken = producer.accepting
     waiting = producer.start_send(topic, numbered([2]))
     for each in (held, waiting):
         with pytest.raises(BrokerUnavailableError, match="fatal error"):
@@ -141,7 +141,7 @@ async def test_a_broken_client_is_replaced_and_what_it_held_is_unknown(
     async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
         arrived = await consume_until(consumer, lambda records: 3 in numbers(records))
 
-    assert producer.accepting
+    assert (accepting_while_broken, producer.accepting) == (False, True)
     assert set(numbers(arrived)) <= {0, 1, 3}
 
 

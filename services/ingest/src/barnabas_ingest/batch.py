@@ -203,9 +203,10 @@ def _count(verdicts: Sequence[Verdict]) -> None:
             refused_count += 1
         else:
             rejected += 1
-    for counter, count in ((_ACCEPTED, accepted), (_REPLAYED, replayed), (_REJECTED, rejected), (_REFUSED, refused_count)):
-        if count:
-            counter.inc(count)
+    _ACCEPTED.inc(accepted)
+    _REPLAYED.inc(replayed)
+    _REJECTED.inc(rejected)
+    _REFUSED.inc(refused_count)
 
 
 def _refuse_if_nothing_could_be_stored(verdicts: Sequence[Verdict]) -> None:

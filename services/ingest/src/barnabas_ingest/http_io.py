@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from starlette.responses import Response
+
 from barnabas.contract import problems
 from barnabas.contract.jobs import encode
 from barnabas.contract.problems import Problem, encode_problem, refused
@@ -47,6 +49,13 @@ def problem_answer(problem: Problem) -> Answer:
     elif problem.status == 413:
         headers.append(_CLOSE)
     return Answer(problem.status, encode_problem(problem), headers)
+
+
+def as_response(answer: Answer) -> Response:
+    """The same as the web framework sends it."""
+    response = Response(answer.body, answer.status)
+    response.raw_headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+    return response
 
 
 async def send_answer(send: Send, answer: Answer, *, with_body: bool = True) -> None:

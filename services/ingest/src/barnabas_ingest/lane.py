@@ -103,7 +103,8 @@ class Lane:
                 # A connection of one's own: taking one from the pool for each flush costs 0.2 ms.
                 async with self._database.session() as session:
                     self.connected = True
-                    while await self._gathered():
+                    # A connection that died while nothing was to be done is no reason to refuse anybody.
+                    while await self._gathered() and not session.connection.is_closed():
                         await self._fly(session, self._take())
             except DatabaseUnavailableError as error:
                 if self.connected:

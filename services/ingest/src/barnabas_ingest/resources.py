@@ -147,5 +147,5 @@ def _listen(host: str, port: int) -> socket.socket:
             f"BARNABAS_HTTP_PORT={port}: {error.strerror}; for example BARNABAS_HTTP_PORT=0 takes a free one"
         ) from error
     listener.listen(_BACKLOG)
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    listener.setblocking(False)
     return listener

@@ -138,21 +138,29 @@ class Turns:
             resources.teller.tell(outbox_id, records)
         count_turn(written)
         for ended in finished:
-            outcome = _OUTCOMES[type(ended.outcome)]
-            if isinstance(ended.outcome, Raised) and not ended.outcome.retryable:
-                outcome = "permanent"
-            metrics.attempts.labels(outcome).inc()
-            metrics.attempt_seconds.labels(outcome).observe(ended.seconds)
+            count, seconds = _MEASURES[_outcome_name(ended.outcome)]
+            count.inc()
+            seconds.observe(ended.seconds)
+
+
+def _outcome_name(outcome: Outcome) -> str:
+    if isinstance(outcome, Raised):
+        return "retryable" if outcome.retryable else "permanent"
+    return _OUTCOMES[type(outcome)]
 
 
 _OUTCOMES: dict[type[Outcome], str] = {
     Succeeded: "succeeded",
-    Raised: "retryable",
     TimedOut: "timeout",
     Cancelled: "cancelled",
     HandedBack: "handed_back",
     Snoozed: "snoozed",
     Lost: "lost",
+}
+# The children are kept: looking one up costs more than the observation.
+_MEASURES = {
+    name: (metrics.attempts.labels(name), metrics.attempt_seconds.labels(name))
+    for name in (*_OUTCOMES.values(), "retryable", "permanent")
 }
 
 

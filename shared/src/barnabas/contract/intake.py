@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from barnabas.contract import json_text
 from barnabas.contract.problems import ProblemError, refused
@@ -38,8 +38,6 @@ PROBLEM_HEADER = "barnabas-problem"
 """On a rejected record: the problem document."""
 
 _NULL = b"null"
-# msgspec keeps raw JSON only where nothing else is allowed, so "not given" is a value of its own.
-_ABSENT = Raw(_NULL)
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 
@@ -65,11 +63,11 @@ class JobInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
     timeout_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     retry: RetryInput | None = None
-    metadata: Raw = _ABSENT
+    metadata: Raw | UnsetType = UNSET
     idempotency_key: Annotated[str, Meta(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = None
-    depends_on: Raw = _ABSENT
-    ordering_key: Raw = _ABSENT
-    unique_key: Raw = _ABSENT
+    depends_on: Raw | UnsetType = UNSET
+    ordering_key: Raw | UnsetType = UNSET
+    unique_key: Raw | UnsetType = UNSET
 
 
 class ReadJob(msgspec.Struct, frozen=True, gc=False):
@@ -116,10 +114,10 @@ def read_job(body: bytes | Raw) -> ReadJob:
         given.delay_seconds is None
         and given.run_at is None
         and given.retry is None
-        and given.metadata is _ABSENT
-        and given.depends_on is _ABSENT
-        and given.ordering_key is _ABSENT
-        and given.unique_key is _ABSENT
+        and given.metadata is UNSET
+        and given.depends_on is UNSET
+        and given.ordering_key is UNSET
+        and given.unique_key is UNSET
     ):
         metadata = retry = None
     else:
@@ -205,11 +203,14 @@ def invalid(message: str) -> ProblemError:
 def _read_rare(given: JobInput) -> tuple[bytes | None, bytes | None]:
     """Metadata and retry policy as stored, of a job that has more than type and payload."""
     for name in _NOT_YET:
-        if bytes(getattr(given, name)) != _NULL:
+        value = getattr(given, name)
+        if value is not UNSET and bytes(value) != _NULL:
             raise refused("not_supported", f"{name} is not supported by this release", pointer=f"/{name}")
     if given.run_at is not None and given.delay_seconds is not None:
         raise refused("validation_failed", "give run_at or delay_seconds, not both", pointer="/delay_seconds")
-    metadata = None if bytes(given.metadata) == _NULL else bytes(given.metadata)
+    metadata = None if given.metadata is UNSET else bytes(given.metadata)
+    if metadata == _NULL:
+        metadata = None
     if metadata is not None:
         if not metadata.startswith(b"{"):
             raise refused("validation_failed", "metadata is an object", pointer="/metadata")

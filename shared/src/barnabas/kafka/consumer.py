@@ -14,7 +14,8 @@ from types import TracebackType
 import structlog
 
 from barnabas.kafka.client_settings import ConsumerOptions
-from barnabas.kafka.consumer_thread import ConsumerThread, Taken
+from barnabas.kafka.consumer_thread import ConsumerThread
+from barnabas.kafka.loop_side import Taken
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.runtime import metrics
 

@@ -13,8 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import Consumer as _Client
@@ -23,6 +22,8 @@ from confluent_kafka import TopicPartition as _ClientPartition
 
 from barnabas.kafka import client_settings
 from barnabas.kafka.client_settings import ConsumerOptions
+from barnabas.kafka.loop_side import LoopSide, Taken
+from barnabas.kafka.offset_commits import OffsetCommits
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.runtime import metrics
 
@@ -33,9 +34,6 @@ T = TypeVar("T")
 # Bounds the wait of a command (a commit, a pause) behind a poll without records.
 _POLL_SECONDS = 0.02
 _BATCH_RECORDS = 500
-# Commits cost the broker a write each; a crash in between only has some records read twice.
-_COMMIT_SECONDS = 0.1
-_COMMIT_RETRY_SECONDS = 1.0
 # pause() throws the prefetch away, so a full inbox first just stops reading, and pauses when that lasts.
 _PAUSE_AFTER_SECONDS = 1.0
 
@@ -55,44 +53,6 @@ _TOPIC_ERRORS = frozenset(
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     }
 )
-
-
-@dataclass(slots=True)
-class Taken:
-    """How much the event loop's side has taken from the inbox, ever. Written there, read here."""
-
-    records: int = 0
-    bytes: int = 0
-
-
-class LoopSide(Protocol):
-    """What the thread tells the event loop's side; `next_epoch` alone is called on the thread."""
-
-    def next_epoch(self) -> int:
-        """A number that no assignment has had."""
-        ...
-
-    def deliver(self, records: Sequence[ConsumedRecord]) -> None:
-        """Records were read."""
-        ...
-
-    def assigned(self, epochs: Mapping[TopicPartition, int]) -> None:
-        """Partitions have arrived."""
-        ...
-
-    async def begin_assignment(self, epochs: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
-        """Partitions arrive; returns where to start."""
-        ...
-
-    async def end_assignment(
-        self, partitions: Sequence[TopicPartition], *, lost: bool
-    ) -> Mapping[TopicPartition, tuple[int, int]]:
-        """Partitions go; returns epochs and offsets to commit."""
-        ...
-
-    def fail(self, error: BaseException) -> None:
-        """The thread ended by a mistake of ours."""
-        ...
 
 
 class ConsumerThread:
@@ -135,9 +95,7 @@ class ConsumerThread:
     def _forget_client(self) -> None:
         self._epochs: dict[TopicPartition, int] = {}
         self._last_offsets: dict[TopicPartition, int] = {}
-        self._commits: dict[TopicPartition, tuple[int, int]] = {}
-        self._sent_commits: dict[TopicPartition, tuple[int, int]] = {}
-        self._commit_at = 0.0
+        self._commits = OffsetCommits(self._group, self._epochs)
         self._paused_by_caller: set[TopicPartition] = set()
         self._full_since: float | None = None
         self._paused_when_full = False
@@ -160,7 +118,7 @@ class ConsumerThread:
 
     def commit(self, offsets: Mapping[TopicPartition, tuple[int, int]]) -> None:
         """Commit (epoch, offset) by partition, soon."""
-        self._commands.append(lambda _client: self._commits.update(offsets))
+        self._commands.append(lambda _client: self._commits.add(offsets))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop reading these."""
@@ -206,7 +164,7 @@ class ConsumerThread:
                 self._round(client)
             if self._broken is None:
                 self._run_commands(client)
-                self._send_commits(client, wait=True)
+                self._commits.send_and_wait(client)
         except KafkaException as error:
             self._broken = self._broken or str(error.args[0])
         if self._broken is not None:
@@ -222,8 +180,7 @@ class ConsumerThread:
 
     def _round(self, client: Any) -> None:
         self._run_commands(client)
-        if self._commits and time.monotonic() >= self._commit_at:
-            self._send_commits(client, wait=False)
+        self._commits.send_if_due(client)
         if not self._has_room(client):
             # Nothing is read for now: rest as long as a poll would.
             self._stopping.wait(_POLL_SECONDS)
@@ -313,44 +270,16 @@ class ConsumerThread:
             return
         self._epochs[at] = after
         self._last_offsets.pop(at, None)
-        self._commits.pop(at, None)
+        self._commits.forget(at)
         # Taking the partition out and in again works in every state; seek() fails until the first fetch has begun.
         client.incremental_unassign(_for_client([at]))
         client.incremental_assign([_ClientPartition(at.topic, at.partition, offset)])
         if self._paused_when_full or at in self._paused_by_caller:
             client.pause(_for_client([at]))
 
-    # Commits.
-
-    def _send_commits(self, client: Any, *, wait: bool) -> None:
-        offsets = [
-            _ClientPartition(at.topic, at.partition, offset)
-            for at, (epoch, offset) in self._commits.items()
-            if self._epochs.get(at) == epoch
-        ]
-        self._sent_commits = self._commits
-        self._commits = {}
-        self._commit_at = time.monotonic() + _COMMIT_SECONDS
-        if not offsets:
-            return
-        try:
-            client.commit(offsets=offsets, asynchronous=not wait)
-        except KafkaException as error:
-            if wait:
-                log.warning("offset_commit_failed", group=self._group, reason=str(error.args[0]))
-                return
-            self._try_commits_again(str(error.args[0]))
-
     def _on_commit(self, error: Any, partitions: list[Any]) -> None:
-        failed = error or next((each.error for each in partitions if each.error is not None), None)
-        if failed is not None:
-            self._try_commits_again(str(failed))
-
-    def _try_commits_again(self, reason: str) -> None:
-        """Put the last offsets back, behind newer ones: a member epoch that moved on is right again after a poll."""
-        log.info("offset_commit_postponed", group=self._group, reason=reason)
-        self._commits = self._sent_commits | self._commits
-        self._commit_at = time.monotonic() + _COMMIT_RETRY_SECONDS
+        # Each client has commits of its own, so these can't be handed to the library directly.
+        self._commits.answered(error, partitions)
 
     # Rebalances: called by the library inside poll() and close().
 
@@ -384,8 +313,8 @@ class ConsumerThread:
 
     def _on_revoke(self, client: Any, partitions: list[Any]) -> None:
         gone = [TopicPartition(each.topic, each.partition) for each in partitions]
-        self._commits |= self._give_up(gone, lost=False)
-        self._send_commits(client, wait=True)
+        self._commits.add(self._give_up(gone, lost=False))
+        self._commits.send_and_wait(client)
         self._forget(gone)
         client.incremental_unassign(partitions)
 
@@ -412,7 +341,7 @@ class ConsumerThread:
         for at in partitions:
             self._epochs.pop(at, None)
             self._last_offsets.pop(at, None)
-            self._commits.pop(at, None)
+            self._commits.forget(at)
             self._paused_by_caller.discard(at)
 
     # Errors.

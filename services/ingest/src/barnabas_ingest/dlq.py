@@ -1,0 +1,141 @@
+"""The dead letters of a tenant: listed, and redriven by id."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from barnabas.contract.http import (
+    DeadLetterPage,
+    DeadLetterView,
+    DlqKind,
+    RedriveAnswer,
+    RedriveInput,
+)
+from barnabas.contract.problems import refused
+from barnabas.postgres.listings import NEWEST, list_dead_deliveries, list_dead_jobs
+from barnabas_ingest.jobs import delivery_view
+from barnabas_ingest.redrive import try_redrive_delivery, try_redrive_job
+from barnabas_ingest.routes import LIMIT, Cursor, Limit, Res, TenantId, next_cursor, read_cursor, read_input, respond
+
+router = APIRouter(prefix="/v1/dlq", tags=["dead letters"])
+
+Name = Annotated[str | None, Query(max_length=128)]
+
+
+@router.get("", operation_id="list_dead_letters")
+async def get_dead_letters(
+    resources: Res,
+    tenant_id: TenantId,
+    kind: DlqKind = "jobs",
+    type: Name = None,  # noqa: A002 - the parameter's public name
+    reason: Name = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    cursor: Cursor = None,
+    limit: Limit = LIMIT,
+) -> Response:
+    """A page of open dead letters, newest first."""
+    found = await _find(
+        resources,
+        tenant_id,
+        kind,
+        type_name=type,
+        reason=reason,
+        created_after=_aware("created_after", created_after),
+        created_before=_aware("created_before", created_before),
+        ids=None,
+        before=read_cursor(cursor),
+        limit=limit,
+    )
+    cursor = next_cursor([one.id for one in found], is_full=len(found) == limit)
+    return respond(200, DeadLetterPage(found, cursor))
+
+
+@router.post("/redrive", operation_id="redrive_dead_letters")
+async def post_redrive(request: Request, resources: Res, tenant_id: TenantId) -> Response:
+    """Send dead letters round again by id; what is closed already is not matched."""
+    given = await read_input(request, RedriveInput)
+    ids = list(dict.fromkeys(given.filter.ids))
+    found = await _find(
+        resources,
+        tenant_id,
+        given.filter.kind,
+        type_name=None,
+        reason=None,
+        created_after=None,
+        created_before=None,
+        ids=ids,
+        before=NEWEST,
+        limit=len(ids),
+    )
+    done = 0
+    if not given.dry_run:
+        for one in found:
+            if one.kind == "jobs":
+                answer: str = (await try_redrive_job(resources, tenant_id, one.id)).answer
+            else:
+                answer = (await try_redrive_delivery(resources, tenant_id, one.id)).answer
+            done += answer == "redriven"
+    return respond(200, RedriveAnswer(matched=len(found), done=done, dry_run=given.dry_run))
+
+
+async def _find(
+    resources: Res,
+    tenant_id: UUID,
+    kind: DlqKind,
+    *,
+    type_name: str | None,
+    reason: str | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    ids: list[UUID] | None,
+    before: UUID,
+    limit: int,
+) -> list[DeadLetterView]:
+    # What is redriven next must be seen as it is now: no replica here.
+    database = resources.api
+    if kind == "jobs":
+        jobs = await list_dead_jobs(
+            database,
+            tenant_id,
+            type_name=type_name,
+            reason=reason,
+            created_after=created_after,
+            created_before=created_before,
+            ids=ids,
+            before=before,
+            limit=limit,
+        )
+        return [
+            DeadLetterView(kind="jobs", id=one.job_id, reason=one.reason, at=one.at, job=one.job.view)
+            if one.job is not None
+            else DeadLetterView(kind="jobs", id=one.job_id, reason=one.reason, at=one.at)
+            for one in jobs
+        ]
+    if type_name is not None:
+        raise refused("validation_failed", "only jobs have a type", pointer="type")
+    deliveries = await list_dead_deliveries(
+        database,
+        tenant_id,
+        reason=reason,
+        created_after=created_after,
+        created_before=created_before,
+        ids=ids,
+        before=before,
+        limit=limit,
+    )
+    return [
+        DeadLetterView(
+            kind="deliveries", id=one.delivery_id, reason=one.reason, at=one.at, delivery=delivery_view(one.delivery)
+        )
+        for one in deliveries
+    ]
+
+
+def _aware(name: str, moment: datetime | None) -> datetime | None:
+    if moment is not None and moment.tzinfo is None:
+        raise refused("validation_failed", "a time has a zone: 2026-01-31T12:00:00Z", pointer=name)
+    return moment

@@ -1,0 +1,51 @@
+"""Redrive: a dead letter goes round again, once, whoever asks how often."""
+
+from uuid import UUID
+
+from barnabas.contract.problems import refused
+from barnabas.contract.telling import delivery_record, job_record
+from barnabas.postgres.listings import read_job
+from barnabas.postgres.redrives import DeliveryRedrive, JobRedrive, redrive_delivery, redrive_job
+from barnabas.runtime import metrics
+from barnabas_ingest.resources import Resources
+
+_JOBS = metrics.redrives.labels("jobs")
+_DELIVERIES = metrics.redrives.labels("deliveries")
+
+
+async def redrive_failed_job(resources: Resources, tenant_id: UUID, job_id: UUID) -> UUID:
+    """The new job's id; the same again while that one is open. Raises `ProblemError` where there is no dead letter."""
+    done = await try_redrive_job(resources, tenant_id, job_id)
+    if done.answer == "absent":
+        raise refused("not_found")
+    if done.answer == "not_failed":
+        raise refused("not_redrivable", "only a failed job can be redriven")
+    if done.job_id is None:
+        raise refused("dead_letter_closed", "this job's dead letter has been redriven or discarded")
+    return done.job_id
+
+
+async def try_redrive_job(resources: Resources, tenant_id: UUID, job_id: UUID) -> JobRedrive:
+    """Redrive a job if it has an open dead letter, and tell Kafka of the new one."""
+    new_id = resources.ids.mint()
+    done = await resources.database.run(lambda session: redrive_job(session, tenant_id, job_id, new_id=new_id))
+    if done.outbox_id is not None:
+        _JOBS.inc()
+        made = await read_job(resources.api, tenant_id, new_id)
+        if made is not None:
+            # The type's number only helps a worker to tell what it can't run; 0 says nothing.
+            record = job_record(tenant_id, new_id, 0, made.view.priority)
+            resources.teller.tell(done.outbox_id, [record])
+    return done
+
+
+async def try_redrive_delivery(resources: Resources, tenant_id: UUID, delivery_id: UUID) -> DeliveryRedrive:
+    """Let a dead delivery be tried again, and tell Kafka."""
+    done = await resources.database.run(lambda session: redrive_delivery(session, tenant_id, delivery_id))
+    if done.outbox_id is not None:
+        assert done.event_id is not None, "an outbox row is made for a delivery that was found"
+        assert done.endpoint_id is not None, "likewise"
+        _DELIVERIES.inc()
+        record = delivery_record(tenant_id, done.event_id, done.endpoint_id, done.fence or 0)
+        resources.teller.tell(done.outbox_id, [record])
+    return done
