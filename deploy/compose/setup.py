@@ -16,7 +16,7 @@ from urllib.parse import quote
 from barnabas.errors import BarnabasError
 from barnabas.kafka.admin import ensure_topics
 from barnabas.postgres.migrate import migrate
-from barnabas_local.database import prepare_database
+from barnabas_local.database import DATABASE, prepare_database
 
 T = TypeVar("T")
 
@@ -25,11 +25,13 @@ _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 
 
-async def prepare(environ: Mapping[str, str], *, patience_seconds: float = _PATIENCE_SECONDS) -> list[str]:
+async def prepare(
+    environ: Mapping[str, str], *, database: str = DATABASE, patience_seconds: float = _PATIENCE_SECONDS
+) -> list[str]:
     """Bring both servers to the state that the services need; returns one sentence per change."""
-    password = quote(environ["POSTGRES_PASSWORD"], safe="")
-    superuser_dsn = f"postgresql://postgres:{password}@{environ['POSTGRES_ADDRESS']}/postgres"
-    logins = await _patiently(lambda: prepare_database(superuser_dsn), seconds=patience_seconds)
+    user, password = environ.get("POSTGRES_USER", "postgres"), quote(environ["POSTGRES_PASSWORD"], safe="")
+    superuser_dsn = f"postgresql://{user}:{password}@{environ['POSTGRES_ADDRESS']}/postgres"
+    logins = await _patiently(lambda: prepare_database(superuser_dsn, database=database), seconds=patience_seconds)
     directory = Path(environ.get("SETTINGS_FILES", "/run/barnabas"))
     _write_private(directory / "engine" / "BARNABAS_POSTGRES", logins.engine_dsn)
     _write_private(directory / "api" / "BARNABAS_POSTGRES_API", logins.api_dsn)

@@ -25,7 +25,24 @@ _PROCESS_METRICS = frozenset(
 _WITHOUT_LABELS = _PROCESS_METRICS | {"up"}
 
 _KEYWORDS = frozenset(
-    "and or unless bool by without on ignoring group_left group_right offset inf nan start end atan2".split()
+    [
+        "and",
+        "or",
+        "unless",
+        "bool",
+        "by",
+        "without",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "offset",
+        "inf",
+        "nan",
+        "start",
+        "end",
+        "atan2",
+    ]
 )
 _SELECTOR = re.compile(r"(?<![\w:.$])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?")
 _MATCHER = re.compile(r'([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"')
@@ -73,7 +90,7 @@ def mistakes(expression: str, recorded: Mapping[str, str] | None = None) -> list
             if label not in labels:
                 found.append(f"{selector.metric} has no label {label}")
             else:
-                found += _wrong_values(selector.metric, label, operator, value)
+                found += _wrong_values(selector.metric, label, operator, value, recorded)
     return found + [f"grouped by {label}, which none of its metrics has" for label in sorted(query.grouped_by - known)]
 
 
@@ -108,7 +125,7 @@ def _blank_arguments(text: str) -> str:
     )
 
 
-def _wrong_values(metric: str, label: str, operator: str, value: str) -> list[str]:
+def _wrong_values(metric: str, label: str, operator: str, value: str, recorded: Mapping[str, str]) -> list[str]:
     """Values that the label never has. A metric's help lists them, unless they are names from elsewhere."""
     if operator in {"=~", "!~"}:
         if not re.fullmatch(r"[\w.-]+(\|[\w.-]+)*", value):
@@ -116,12 +133,12 @@ def _wrong_values(metric: str, label: str, operator: str, value: str) -> list[st
         values: Iterable[str] = value.split("|")
     else:
         values = (value,)
-    return [f"{metric}: {label} is never {each}" for each in values if not _is_value(metric, label, each)]
+    return [f"{metric}: {label} is never {each}" for each in values if not _is_value(metric, label, each, recorded)]
 
 
-def _is_value(metric: str, label: str, value: str) -> bool:
-    if value.startswith("$"):
-        return True
+def _is_value(metric: str, label: str, value: str, recorded: Mapping[str, str]) -> bool:
+    if metric in recorded:
+        return any(_is_value(each.metric, label, value, recorded) for each in read(recorded[metric]).selectors)
     match label:
         case "job":
             return value in {"ingest", "worker", "notifier", "retry-scheduler"}

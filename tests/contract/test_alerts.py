@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from barnabas.runtime import metrics
 from tests.contract import promql
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +86,8 @@ def test_every_runbook_has_its_alert() -> None:
 @pytest.mark.parametrize("runbook", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: path.stem)
 def test_a_runbook_names_only_metrics_that_exist(runbook: Path) -> None:
     named = set(re.findall(r"\bbarnabas_\w+", runbook.read_text(encoding="utf-8")))
-    families = {metric.name for metric in promql.metrics.CATALOGUE}
-    samples = {name for metric in promql.metrics.CATALOGUE for name in metric.sample_names}
+    families = {metric.name for metric in metrics.CATALOGUE}
+    samples = {name for metric in metrics.CATALOGUE for name in metric.sample_names}
     assert named <= families | samples
 
 
