@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prepare up down status logs reset test unit check format lock jars clean
+.PHONY: help prepare up down status logs reset test unit bench check format generate verify lock jars clean
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -38,11 +38,14 @@ logs: $(READY)  ## follow the logs
 reset: $(READY)  ## stop everything and throw the data away
 	@$(BIN)/barnabas reset
 
-test: check jars  ## check, then every test on real servers (ARGS="-k backoff")
+test: check jars verify  ## check, verify, then every test on real servers (ARGS="-k backoff")
 	$(BIN)/python -m pytest $(ARGS)
 
 unit: $(READY)  ## the tests that need no server
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+bench: $(READY) jars  ## measure a whole system of its own, into docs/benchmarks.md (ARGS="--quick", ARGS="--compare")
+	$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -52,6 +55,12 @@ check: $(READY)  ## lint, format, types
 format: $(READY)  ## format, and repair what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: $(READY)  ## write what is generated from the source
+	$(BIN)/python -m barnabas.generate
+
+verify: $(READY)  ## fail where a generated file isn't current
+	$(BIN)/python -m barnabas.generate --check
 
 lock: $(READY)  ## compile requirements.lock anew from the pyproject.toml files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

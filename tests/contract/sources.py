@@ -44,12 +44,12 @@ class Module:
         return list(_imports(self.tree.body, at_start=True))
 
     @property
-    def strings(self) -> Iterator[ast.Constant]:
-        """String constants, parts of f-strings included, docstrings and other bare strings not."""
+    def strings(self) -> Iterator[tuple[int, str]]:
+        """Line and text of string constants, parts of f-strings included, docstrings and other bare strings not."""
         bare = {id(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in bare:
-                yield node
+                yield node.lineno, node.value
 
 
 @cache

@@ -47,7 +47,7 @@ DEAD_DELIVERY_JSON = (
 
 
 def event(**fields: Any) -> JobEvent:
-    given = {
+    given: dict[str, Any] = {
         "id": EVENT, "type": "job.failed", "tenant_id": TENANT, "job_id": JOB, "job_type": "scoring", "attempt": 3,
         "fence": 4, "reason": "attempts_exhausted",
     }  # fmt: skip
@@ -55,7 +55,7 @@ def event(**fields: Any) -> JobEvent:
 
 
 def job(**fields: Any) -> JobView:
-    given = {
+    given: dict[str, Any] = {
         "id": JOB, "type": "scoring", "status": "succeeded", "priority": 1, "queue": "default", "attempt": 1,
         "max_attempts": 3, "created_at": AT, "started_at": AT, "finished_at": event_time(EVENT), "run_at": None,
         "result": raw(b'{"score": 1.50}'), "error": raw(None), "metadata": raw(b'{"case":"7"}'),

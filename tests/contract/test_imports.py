@@ -1,6 +1,7 @@
 """Imports go one way: domain <- contract <- {postgres, kafka} <- services, and what stands beside that line."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,37 @@ def test_nothing_imports_what_is_private_to_another_module() -> None:
     ]
 
     assert complaints == []
+
+
+def test_this_test_sees_where_an_import_stands() -> None:
+    text = """
+import a
+from b import c
+try:
+    import d
+except ImportError:
+    import e
+if TYPE_CHECKING:
+    import f
+else:
+    import g
+with x:
+    import h
+match x:
+    case 1:
+        import i
+class J:
+    import j
+def k():
+    if x:
+        import k
+async def l():
+    for x in y:
+        import l
+"""
+    seen = {each.name: each.at_start for each in Module("m", Path("m.py"), text).imports}
+
+    assert seen == {
+        "a": True, "b.c": True, "d": True, "e": True, "f": False, "g": True, "h": True, "i": True, "j": True,
+        "k": False, "l": False,
+    }  # fmt: skip

@@ -41,9 +41,9 @@ def uses() -> dict[str, set[str]]:
     """Where each query's name stands as a string."""
     found: dict[str, set[str]] = {}
     for module in modules():
-        for text in module.strings:
-            if text.value in _QUERIES:
-                found.setdefault(str(text.value), set()).add(f"{module.shown}:{text.lineno}")
+        for line, text in module.strings:
+            if text in _QUERIES:
+                found.setdefault(text, set()).add(f"{module.shown}:{line}")
     return found
 
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from barnabas.errors import BarnabasError
+from barnabas.errors import RejectedError
 from barnabas.postgres.migrate import migrate
 
 _DATABASE = "barnabas_schema"
@@ -29,7 +29,7 @@ _HEADER = """\
 """
 
 
-class DumpError(BarnabasError):
+class DumpError(RejectedError):
     """pg_dump could not read the schema."""
 
     code = "dump_failed"

@@ -35,13 +35,18 @@ _DEAD_LETTERS = """
 ## Why something is a dead letter
 """
 
-_REASONS = {
-    DeadLetterReason.PERMANENT_ERROR: "The handler raised a permanent error, or the payload didn't fit its model.",
-    DeadLetterReason.ATTEMPTS_EXHAUSTED: "Every attempt failed.",
-    DeadLetterReason.WORKER_LOST: "The process died under it three times.",
-    DeliveryDeadLetterReason.ATTEMPTS_EXHAUSTED: "The endpoint's retry schedule is used up.",
-    DeliveryDeadLetterReason.ENDPOINT_GONE: "The endpoint answered 410; it is disabled.",
-}
+# Not by reason: the two kinds share some of their words.
+_REASONS = (
+    (
+        "job",
+        DeadLetterReason.PERMANENT_ERROR,
+        "The handler raised a permanent error, or the payload didn't fit its model.",
+    ),
+    ("job", DeadLetterReason.ATTEMPTS_EXHAUSTED, "Every attempt failed."),
+    ("job", DeadLetterReason.WORKER_LOST, "The process died under it three times."),
+    ("delivery", DeliveryDeadLetterReason.ATTEMPTS_EXHAUSTED, "The endpoint's retry schedule is used up."),
+    ("delivery", DeliveryDeadLetterReason.ENDPOINT_GONE, "The endpoint answered 410; it is disabled."),
+)
 
 _ERRORS = """
 ## Errors in Python and in logs
@@ -66,10 +71,7 @@ def text() -> str:
     problems = [
         (code(name), str(kind.status), "yes" if kind.retryable else "no", kind.title) for name, kind in KINDS.items()
     ]
-    reasons = [
-        ("job" if isinstance(reason, DeadLetterReason) else "delivery", code(reason.value), meaning)
-        for reason, meaning in _REASONS.items()
-    ]
+    reasons = [(what, code(reason.value), meaning) for what, reason, meaning in _REASONS]
     errors = [
         (code(found.code), _kind(found), f"{code(found.__module__)}", _first_line(found))
         for found in error_classes()

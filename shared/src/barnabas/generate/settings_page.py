@@ -51,13 +51,18 @@ def text() -> str:
     for name, settings_class in settings_classes().items():
         own = {key: field for key, field in keys_of(settings_class).items() if key not in shared}
         parts += [f"## {name}", _settings_table(own)]
-    head = ("key", "command", "option", "default", "meaning")
-    rows = [
-        (code(key), code(command), code(option.opts[0]), _default(option.default), option.help or "")
-        for key, command, option in command_options()
-    ]
-    parts += [_COMMAND, markdown.table(head, rows)]
+    parts += [_COMMAND, _options_table()]
     return markdown.page("Settings", "the settings class of each service and the commands' options", *parts)
+
+
+def _options_table() -> str:
+    commands: dict[tuple[str, ...], list[str]] = {}
+    for key, command, option in command_options():
+        row = (code(key), code(option.opts[0]), _default(option.default), option.help or "")
+        commands.setdefault(row, []).append(code(command))
+    # An option that many commands have is one row.
+    rows = [(row[0], ", ".join(users), *row[1:]) for row, users in commands.items()]
+    return markdown.table(("key", "command", "option", "default", "meaning"), rows)
 
 
 def _settings_table(fields: dict[str, FieldInfo]) -> str:

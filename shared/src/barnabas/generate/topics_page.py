@@ -39,8 +39,8 @@ def text() -> str:
             code(intake.IDEMPOTENCY_KEY_HEADER),
             "1 to 255 printable ASCII characters; the same key and value is the same job",
         ),
-        (code(intake.PRIORITY_HEADER), "0 to 3, or low, medium, high, critical, where the value names none"),
-        (code(intake.TRACE_HEADER), "W3C trace context, handed on to the handler"),
+        (code(intake.PRIORITY_HEADER), "0 to 3, or low, medium, high, critical; stands above the one in the value"),
+        (code(intake.TRACE_HEADER), "W3C trace context, kept with the job"),
         (code(intake.PROBLEM_HEADER), "on a rejected record only: why, as a problem document (`problem.json`)"),
     ]
     return markdown.page(

@@ -1534,11 +1534,11 @@ COMMENT ON INDEX public.api_keys_key_id IS 'find_api_key: a credential names its
 
 CREATE INDEX dead_letters_at ON public.dead_letters USING btree (kind, at);
 
-COMMENT ON INDEX public.dead_letters_at IS 'measure_dead_letters: how many, and how old the oldest is';
+COMMENT ON INDEX public.dead_letters_at IS 'measure_urgent: how many, and how old the oldest is';
 
 CREATE INDEX deliveries_id ON ONLY public.deliveries USING btree (tenant_id, delivery_id);
 
-COMMENT ON INDEX public.deliveries_id IS 'find_delivery, list_deliveries: by the public id, newest first';
+COMMENT ON INDEX public.deliveries_id IS 'list_deliveries: by the public id, newest first';
 
 CREATE INDEX deliveries_parked ON ONLY public.deliveries USING btree (tenant_id, endpoint_id, event_id) WHERE (state = 1);
 

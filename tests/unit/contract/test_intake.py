@@ -1,0 +1,165 @@
+"""One body of a job: read, judged, compared."""
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barnabas.contract.intake import (
+    AHEAD_SECONDS_MAX,
+    BODY_BYTES_MAX,
+    fingerprint,
+    invalid,
+    read_idempotency_key,
+    read_job,
+    read_priority,
+)
+from barnabas.contract.problems import ProblemError
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+_JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text('aé\n"')
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text("abé", max_size=4), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+def body(payload: Any = None, **fields: Any) -> bytes:
+    return json.dumps({"type": "echo", "payload": payload, **fields}).encode()
+
+
+def refusal(text: bytes) -> tuple[str, str]:
+    with pytest.raises(ProblemError) as raised:
+        read_job(text)
+    return raised.value.problem.code, raised.value.problem.errors[0].pointer
+
+
+@given(_JSON)
+def test_a_payload_is_kept_as_the_bytes_that_came(payload: Any) -> None:
+    for text in (json.dumps(payload), json.dumps(payload, ensure_ascii=False, indent=1)):
+        given_body = f'{{"payload" : {text} , "type":"echo"}}'.encode()
+
+        assert read_job(given_body).payload == text.encode()
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    job = read_job(body())
+
+    assert (job.priority, job.run_at, job.timeout_ms, job.max_attempts) == (1, None, None, None)
+    assert (job.metadata, job.retry, job.idempotency_key) == (None, None, None)
+    assert job.due_at(NOW) is None
+
+
+def test_null_means_left_out() -> None:
+    names = ("priority", "queue", "run_at", "delay_seconds", "max_attempts", "timeout_seconds", "retry", "metadata")
+    more = ("idempotency_key", "depends_on", "ordering_key", "unique_key")
+
+    assert read_job(body(1, **dict.fromkeys(names + more))) == read_job(body(1))
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(0.0001, 1), (0.5, 500), (1, 1_000), (86_400, 86_400_000)])
+def test_a_timeout_is_whole_milliseconds_and_never_none(seconds: float, milliseconds: int) -> None:
+    assert read_job(body(timeout_seconds=seconds)).timeout_ms == milliseconds
+
+
+def test_a_retry_policy_is_stored_whole() -> None:
+    stored = read_job(body(retry={"base_seconds": 1, "jitter": "full"})).retry
+
+    assert json.loads(stored or b"") == {"base_seconds": 1.0, "factor": 2.0, "cap_seconds": 3600.0, "jitter": "full"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "due"),
+    [
+        ({"delay_seconds": 0}, None),
+        ({"delay_seconds": 1.5}, NOW + timedelta(seconds=1.5)),
+        ({"run_at": "2026-06-01T00:00:00Z"}, None),
+        ({"run_at": "2026-06-01T02:00:01+02:00"}, NOW + timedelta(seconds=1)),
+        ({"run_at": "2026-05-01T00:00:00Z"}, None),
+    ],
+)
+def test_due_times(fields: dict[str, Any], due: datetime | None) -> None:
+    assert read_job(body(**fields)).due_at(NOW) == due
+
+
+def test_a_time_too_far_ahead_is_refused_by_the_clock_of_the_reader() -> None:
+    at = NOW + timedelta(seconds=AHEAD_SECONDS_MAX + 1)
+    job = read_job(body(run_at=at.isoformat()))
+
+    with pytest.raises(ProblemError):
+        job.due_at(NOW)
+    assert job.due_at(NOW + timedelta(seconds=1)) == at
+
+
+@pytest.mark.parametrize("value", ["low", "medium", "high", "critical"])
+def test_priorities_have_names_and_numbers(value: str) -> None:
+    number = ("low", "medium", "high", "critical").index(value)
+
+    assert read_priority(value) == read_priority(number) == read_job(body(priority=value)).priority == number
+
+
+@pytest.mark.parametrize("value", [-1, 4, "", "HIGH", "1"])
+def test_other_priorities_are_refused(value: int | str) -> None:
+    assert refusal(body(priority=value)) == ("validation_failed", "/priority")
+
+
+def test_a_body_is_measured_before_it_is_read() -> None:
+    text = body("x" * (BODY_BYTES_MAX - len(body(""))))
+
+    assert read_job(text).type == "echo"
+    with pytest.raises(ProblemError, match="at most") as raised:
+        read_job(text + b" ")
+    assert raised.value.problem.code == "too_large"
+
+
+@given(st.dictionaries(st.text("abc", max_size=3), _JSON, max_size=5), st.randoms())
+def test_the_same_submission_has_the_same_fingerprint_however_it_is_written(
+    payload: dict[str, Any], random: Any
+) -> None:
+    fields = [("type", "echo"), ("payload", payload), ("priority", 2), ("metadata", None), ("idempotency_key", "k")]
+    random.shuffle(fields)
+    shuffled = json.dumps(dict(fields), indent=random.choice([None, 2]), ensure_ascii=random.random() < 0.5).encode()
+
+    assert fingerprint(shuffled) == fingerprint(body(payload, priority=2))
+
+
+@given(_JSON, _JSON)
+def test_another_submission_has_another_fingerprint(one: Any, other: Any) -> None:
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+    assert (fingerprint(body(one)) == fingerprint(body(other))) == same
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\n", "é", "\x7f"])
+def test_a_malformed_idempotency_key_is_refused(key: str) -> None:
+    with pytest.raises(ProblemError):
+        read_idempotency_key(key, pointer="Idempotency-Key")
+    assert refusal(body(idempotency_key=key)) == ("validation_failed", "/idempotency_key")
+
+
+@pytest.mark.parametrize(
+    ("message", "pointer"),
+    [
+        ("Expected `int`, got `str` - at `$.retry.factor`", "/retry/factor"),
+        ("Expected `str`, got `int` - at `$.ids[3]`", "/ids/3"),
+        ("Object contains unknown field `a/b` - at `$.retry`", "/retry/a~1b"),
+        ("Object missing required field `type`", "/type"),
+        ("Expected `object`, got `array`", ""),
+    ],
+)
+def test_a_decoders_path_becomes_a_pointer(message: str, pointer: str) -> None:
+    assert invalid(message).problem.errors[0].pointer == pointer
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_job_or_a_problem(text: bytes) -> None:
+    with suppress(ProblemError):
+        read_job(text)
