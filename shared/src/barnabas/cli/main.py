@@ -10,9 +10,22 @@ from typing import NoReturn
 
 import typer
 
+from barnabas.cli.printing import as_text
 from barnabas.errors import BarnabasError
 
-_MODULES = ("stack",)
+_MODULES = (
+    "stack",
+    "demo",
+    "submit",
+    "jobs",
+    "dlq",
+    "endpoints",
+    "tenants",
+    "keys",
+    "limits",
+    "services",
+    "servers",
+)
 
 app = typer.Typer(
     name="barnabas",
@@ -32,13 +45,21 @@ def _barnabas() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; an error of ours is a message and exit code 1, never a traceback."""
+    """Run the command line; an error of ours is a line with its code and exit code 1, never a traceback."""
     try:
         app()
     except BarnabasError as failure:
-        typer.secho(f"barnabas: {failure}", err=True, fg=typer.colors.RED)
+        typer.secho(f"barnabas: {_told(failure)} [{failure.code}]", err=True, fg=typer.colors.RED)
         sys.exit(1)
     sys.exit(0)
+
+
+def _told(failure: BarnabasError) -> str:
+    """The message; where the API named wrong values, each with its place."""
+    problem = getattr(failure, "problem", None)
+    places = "; ".join(f"{each.pointer}: {each.detail}" for each in problem.errors) if problem is not None else ""
+    # A log's tail in a message keeps its lines; other control characters are for nobody's terminal.
+    return "\n".join(as_text(line) for line in (places or str(failure)).splitlines())
 
 
 if __name__ == "__main__":
