@@ -88,7 +88,9 @@ class Post:
         job_ids = await world.insert(tenant_id, count=count)
         worker_id, type_id = await world.worker("echo"), await world.type_id("echo")
         async with world.engine.transaction() as session:
-            claims = await claim_jobs(session, worker_id, new_id(), [(tenant_id, job) for job in job_ids], [type_id])
+            claims = await claim_jobs(
+                session, worker_id, new_id(), [(tenant_id, job) for job in job_ids], {type_id: 60_000}
+            )
             finishing = [Finishing(tenant_id, job.job_id, job.fence, state, new_id(), result) for job in claims.claimed]
             await finish_jobs(session, worker_id, finishing)
             events = await read_events(session, [tenant_id] * count, job_ids)

@@ -159,6 +159,12 @@ async def test_a_broken_answer_is_a_failure_with_a_word_for_it(
     assert called.outcome == ConnectFailed(code)
 
 
+async def test_a_receiver_that_breaks_new_connections_is_called_once_an_attempt(receiver: Receiver) -> None:
+    await call_once(receiver, reset())
+
+    assert receiver.count == 1
+
+
 async def test_nobody_listening_is_a_refused_connection() -> None:
     async with open_receiver() as gone:
         url = gone.url("/")

@@ -29,7 +29,9 @@ from tests.support.world import World, new_id
 async def claim(world: World, worker: UUID, tenant: UUID, jobs: list[UUID], *types: str) -> Claims:
     numbers = [await world.type_id(name) for name in types or ("echo",)]
     async with world.engine.session() as session:
-        return await claim_jobs(session, worker, new_id(), [(tenant, job) for job in jobs], numbers)
+        return await claim_jobs(
+            session, worker, new_id(), [(tenant, job) for job in jobs], dict.fromkeys(numbers, 60_000)
+        )
 
 
 def succeeded(tenant: UUID, job: UUID, fence: int = 1) -> Finishing:
@@ -72,7 +74,7 @@ async def test_claims_and_finishes_over_many_limited_tenants_never_deadlock(worl
         for turn in range(20):
             keys = [(tenant, jobs[tenant][(turn + number) % 20]) for tenant in tenants]
             async with world.engine.transaction() as session:
-                claims = await claim_jobs(session, worker, new_id(), keys, [echo])
+                claims = await claim_jobs(session, worker, new_id(), keys, {echo: 60_000})
                 ended = [succeeded(job.tenant_id, job.job_id, job.fence) for job in claims.claimed]
                 if ended:
                     done += len((await finish_jobs(session, worker, ended)).closed)

@@ -1,10 +1,13 @@
 """A retry-scheduler's resources in the test's own world: the leader, with Postgres within reach for long enough."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import pytest
 
-from barnabas_retry_scheduler.lead import ask_once
+from barnabas.contract.records import decode
+from barnabas.kafka.partitions import ConsumedRecord
+from barnabas_retry_scheduler import lead
 from barnabas_retry_scheduler.resources import Resources, open_resources
 from barnabas_retry_scheduler.settings import RetrySchedulerSettings
 from tests.support.world import World
@@ -14,6 +17,30 @@ def settings_for(world: World, **fields: object) -> RetrySchedulerSettings:
     """Settings of a retry-scheduler in this world."""
     values = {"kafka": world.kafka, "postgres": world.logins.engine_dsn, "lease_seconds": 1.0} | fields
     return RetrySchedulerSettings(**values)  # type: ignore[arg-type]  # pydantic checks them
+
+
+async def ask_once(resources: Resources) -> bool:
+    """The question, over some connection."""
+    async with resources.database.session() as session:
+        return await lead.ask_once(resources, session)
+
+
+def of_job(job_id: UUID, fence: int = 0) -> Callable[[ConsumedRecord], bool]:
+    """Whether a record points at this job, under this fence."""
+
+    def wanted(record: ConsumedRecord) -> bool:
+        envelope = decode(record.value)
+        return (envelope.ref_id, envelope.fence) == (job_id, fence)
+
+    return wanted
+
+
+async def waits_for_a_lock(world: World) -> bool:
+    """Whether some statement in this database waits for another transaction."""
+    waiting: bool = await world.superuser.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return waiting
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
 from barnabas_retry_scheduler.poll_timers import poll_once
 from barnabas_retry_scheduler.resources import Resources
+from tests.integration.retry_scheduler.conftest import of_job, waits_for_a_lock
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
 from tests.support.world import World, new_id
@@ -31,7 +32,7 @@ async def retried(world: World, tenant_id: UUID, *, due_in: float) -> UUID:
     (job_id,) = await world.submit(tenant_id)
     async with world.engine.session() as session:
         type_id = await world.type_id("echo")
-        claims = await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [type_id])
+        claims = await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {type_id: 60_000})
         due_at = await world.now() + timedelta(seconds=due_in)
         releasing = Releasing(tenant_id, job_id, claims.claimed[0].fence, AttemptKind.ATTEMPT, due_at)
         await release_jobs(session, worker_id, [releasing])
@@ -46,7 +47,7 @@ async def test_a_job_with_a_start_time_is_published_when_it_is_due_and_its_timer
     (job_id,) = await world.insert(tenant_id, run_at=await world.now() - timedelta(milliseconds=1))
     async with TopicReader(world.kafka, JOBS[1].name) as jobs:
         await poll_once(scheduler)
-        record = await jobs.until(lambda record: decode(record.value).ref_id == job_id)
+        record = await jobs.until(of_job(job_id))
 
     assert decode(record.value).due_ms == 0
     assert await world.states(tenant_id) == {"queued": 1}
@@ -101,7 +102,7 @@ async def test_a_retry_whose_record_was_lost_comes_back_five_seconds_after_it_wa
     await world.superuser.execute("UPDATE timers SET poll_at = poll_at - interval '5 seconds'")
     async with TopicReader(world.kafka, JOBS[1].name) as jobs:
         await poll_once(scheduler)
-        await jobs.until(lambda record: decode(record.value).ref_id == job_id and decode(record.value).fence == 1)
+        await jobs.until(of_job(job_id, fence=1))
 
     assert await world.states(tenant_id) == {"queued": 1}
 
@@ -122,7 +123,7 @@ async def test_the_timer_of_a_job_that_has_gone_its_way_is_only_deleted(world: W
     job_id = await retried(world, tenant_id, due_in=0.0)
     worker_id = await world.worker("echo")
     async with world.engine.session() as session:
-        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [await world.type_id("echo")])
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {await world.type_id("echo"): 60_000})
     await world.superuser.execute("UPDATE timers SET poll_at = due_at")
 
     await poll_once(scheduler)
@@ -140,7 +141,7 @@ async def test_a_parked_job_that_becomes_due_is_queued_but_called_by_its_gate_on
     type_id = await world.type_id("echo")
     jobs = await world.insert(tenant_id, run_at=await world.now() - timedelta(seconds=1), count=2)
     async with world.engine.session() as session:
-        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id) for job_id in jobs], [type_id])
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id) for job_id in jobs], {type_id: 60_000})
 
     await poll_once(scheduler)
 
@@ -172,7 +173,7 @@ async def test_a_poll_that_meets_another_move_of_its_job_waits_for_it_and_leaves
     type_id = await world.type_id("echo")
     async with world.engine.transaction() as session:
         if moved == "claimed":
-            await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [type_id])
+            await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {type_id: 60_000})
         else:
             await session.fetchrow("cancel_job", tenant_id, job_id)
         poll = asyncio.create_task(poll_once(scheduler))
@@ -192,7 +193,7 @@ async def test_a_timer_that_was_set_anew_while_it_was_polled_stays(world: World,
     await world.superuser.execute("UPDATE timers SET poll_at = due_at")
     due_at = await world.now() + timedelta(seconds=100)
     async with world.engine.transaction() as session:
-        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], [await world.type_id("echo")])
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {await world.type_id("echo"): 60_000})
         await release_jobs(session, worker_id, [Releasing(tenant_id, job_id, 2, AttemptKind.ATTEMPT, due_at)])
         poll = asyncio.create_task(poll_once(scheduler))
         await eventually(lambda: waits_for_a_lock(world))
@@ -200,11 +201,3 @@ async def test_a_timer_that_was_set_anew_while_it_was_polled_stays(world: World,
 
     assert await world.states(tenant_id) == {"retrying": 1}
     assert await world.superuser.fetchval("SELECT due_at FROM timers WHERE ref_id = $1", job_id) == due_at
-
-
-async def waits_for_a_lock(world: World) -> bool:
-    """Whether some statement in this database waits for another transaction."""
-    waiting: bool = await world.superuser.fetchval(
-        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
-    )
-    return waiting

@@ -67,7 +67,7 @@ async def test_jobs_of_a_claim_whose_answer_was_lost_are_handed_back(world: Worl
     identity = worker.resources.identity
     (job,) = await world.insert(tenant, "count")
     async with world.engine.session() as session:
-        await claim_jobs(session, identity.worker_id, new_id(), [(tenant, job)], [await world.type_id("count")])
+        await claim_jobs(session, identity.worker_id, new_id(), [(tenant, job)], {await world.type_id("count"): 60_000})
 
     assert await recall_once(worker.resources) == 1
     row = await world.superuser.fetchrow("SELECT state, attempt, losses FROM jobs WHERE job_id = $1", job)

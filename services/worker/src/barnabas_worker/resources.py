@@ -41,6 +41,8 @@ class Resources:
     ids: Uuid7Source
     handlers: Mapping[int, Handler]
     """By the number of their type."""
+    timeouts_ms: Mapping[int, int]
+    """How long an attempt may take, by the number of its type."""
     identity: Identity
     records: Records
     threads: HandlerThreads
@@ -55,10 +57,6 @@ class Resources:
     """Set by the loop that takes turns."""
     connected: bool = True
     """Whether the last turn reached Postgres."""
-
-    def type_ids(self) -> list[int]:
-        """The numbers of the types that this worker handles."""
-        return list(self.handlers)
 
     def jitter(self) -> float:
         """Uniform in [0, 1)."""
@@ -103,6 +101,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             clock=clock,
             ids=ids,
             handlers=by_number,
+            timeouts_ms={number: max(1, round(handler.timeout * 1000)) for number, handler in by_number.items()},
             identity=Identity(settings, ids, type_ids=list(by_number)),
             records=Records(bytes_max=settings.look_ahead_bytes),
             threads=threads,

@@ -129,7 +129,7 @@ async def _write(
     if keys:
         resources.holdings.expect(written.batch_id)
         written.claims = await claim_jobs(
-            session, resources.identity.worker_id, written.batch_id, keys, resources.type_ids()
+            session, resources.identity.worker_id, written.batch_id, keys, resources.timeouts_ms
         )
 
 

@@ -6,7 +6,7 @@ of being handed out again: asyncpg's own pool sticks to a demoted primary for ev
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -144,7 +144,7 @@ class Database:
             await self.pool.release(connection, timeout=5)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             # It couldn't be reset, so nobody may get it again; the pool opens another.
-            connection.terminate()
+            _throw_away(connection)
 
 
 @contextmanager
@@ -156,24 +156,29 @@ def translated(connection: Any) -> Iterator[None]:
         if error.sqlstate == "BB001":
             raise LeaseOverError from error
         if isinstance(error, _UNAVAILABLE):
-            if connection is not None and not isinstance(error, _HARMLESS):
-                connection.terminate()
+            if not isinstance(error, _HARMLESS):
+                _throw_away(connection)
             raise DatabaseUnavailableError(f"Postgres: {type(error).__name__} ({error.sqlstate})") from error
         raise
     except asyncpg.InterfaceError as error:
         # asyncpg says so when the connection was closed under a caller's feet.
-        if connection is not None:
-            connection.terminate()
+        _throw_away(connection)
         raise DatabaseUnavailableError(f"Postgres: {error}") from error
     except (asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        if connection is not None:
-            connection.terminate()
+        _throw_away(connection)
         raise DatabaseUnavailableError(f"Postgres: {type(error).__name__}") from error
+
+
+def _throw_away(connection: Any) -> None:
+    # The pool takes a connection whose server is gone back by itself, and then lets nobody touch it any more.
+    if connection is not None:
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
 
 
 @asynccontextmanager
 async def open_database(
-    dsn: str, *, login: Literal["engine", "api"], size_max: int, size_min: int = 1, command_seconds: float = 30.0
+    dsn: str, *, login: Literal["engine", "api"], size_max: int, size_min: int = 0, command_seconds: float = 30.0
 ) -> AsyncIterator[Database]:
     """A pool of at most `size_max` connections; refuses a login with more rights than a service may have.
 

@@ -123,6 +123,10 @@ class Heartbeat:
                     await asyncio.wait_for(rested.wait(), self._renew_seconds)
             if self._delete_row:
                 await self._delete()
+        except BaseException:
+            # A mistake of ours ends the renewals: nobody may go on as if there were any.
+            _call(self._main_loop, self._on_lost)
+            raise
         finally:
             await self._disconnect()
 
@@ -133,7 +137,7 @@ class Heartbeat:
             async with asyncio.timeout(max(0.05, self._renewed_at + self._patience_seconds - sent_at)):
                 session = await self._session()
                 row = await session.fetchrow("renew_lease", self.worker_id, self._lease)
-        except (DatabaseUnavailableError, TimeoutError) as error:
+        except (DatabaseUnavailableError, asyncpg.PostgresError, TimeoutError) as error:
             await self._disconnect()
             left = self._renewed_at + self._patience_seconds - time.monotonic()
             log.warning(
@@ -152,7 +156,7 @@ class Heartbeat:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 session = await self._session()
                 await session.execute("delete_worker", self.worker_id)
-        except (DatabaseUnavailableError, TimeoutError):
+        except (DatabaseUnavailableError, asyncpg.PostgresError, TimeoutError):
             pass  # the lease runs out by itself, and nothing is held under it
 
     async def _session(self) -> Session:

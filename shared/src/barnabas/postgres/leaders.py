@@ -7,12 +7,12 @@ guarded by the rows it moves, so two leaders for a moment do each thing once all
 from datetime import timedelta
 from uuid import UUID
 
-from barnabas.postgres.database import Database
+from barnabas.postgres.database import Database, Session
 
 
-async def take_lead(database: Database, role: str, holder: UUID, *, lease_seconds: float) -> bool:
+async def take_lead(session: Session, role: str, holder: UUID, *, lease_seconds: float) -> bool:
     """Become the leader, or stay it; false while another one's lease holds."""
-    return bool(await database.fetchval("take_lead", role, holder, timedelta(seconds=lease_seconds)))
+    return bool(await session.fetchval("take_lead", role, holder, timedelta(seconds=lease_seconds)))
 
 
 async def give_up_lead(database: Database, role: str, holder: UUID) -> None:

@@ -50,5 +50,10 @@ async def delete_old_redrives(database: Database, *, kept_days: int) -> int:
     return _count(await database.execute("delete_old_redrives", timedelta(days=kept_days), CHUNK_ROWS))
 
 
+async def delete_old_progress(database: Database, *, age_hours: float) -> int:
+    """Delete one chunk of reports that nobody has renewed since; returns how many."""
+    return _count(await database.execute("delete_old_progress", timedelta(hours=age_hours), CHUNK_ROWS))
+
+
 def _count(tag: str) -> int:
     return int(tag.rpartition(" ")[2])

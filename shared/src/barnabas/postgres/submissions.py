@@ -59,6 +59,14 @@ class IntakeMovedError(SupersededError):
     code = "intake_moved"
 
 
+def is_open(session: Session) -> bool:
+    """Whether a connection that is held between flushes can still be used, as far as is known without asking."""
+    try:
+        return not session.connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False  # the pool has taken it back, because it was lost
+
+
 async def accept_jobs(session: Session, jobs: Sequence[Submission], *, told: Sequence[int]) -> int | None:
     """Write a flush; returns the outbox row that tells Kafka, None when all of them are due later.
 

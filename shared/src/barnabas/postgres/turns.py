@@ -3,7 +3,7 @@
 Every list is put into key order here, because that is the order in which rows are locked everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -114,12 +114,21 @@ class WokenJob:
 
 
 async def claim_jobs(
-    session: Session, worker_id: UUID, batch_id: UUID, keys: Sequence[tuple[UUID, UUID]], type_ids: Sequence[int]
+    session: Session, worker_id: UUID, batch_id: UUID, keys: Sequence[tuple[UUID, UUID]], types: Mapping[int, int]
 ) -> Claims:
-    """Claim these (tenant_id, job_id); raises `LeaseOverError` when the worker has no lease any more."""
+    """Claim these (tenant_id, job_id); raises `LeaseOverError` when the worker has no lease any more.
+
+    `types` are the numbers of the types that are handled here, each with its time-out in milliseconds.
+    """
     ordered = sorted(keys)
     rows = await session.fetch(
-        "claim_jobs", worker_id, batch_id, [key[0] for key in ordered], [key[1] for key in ordered], type_ids
+        "claim_jobs",
+        worker_id,
+        batch_id,
+        [key[0] for key in ordered],
+        [key[1] for key in ordered],
+        list(types.keys()),
+        list(types.values()),
     )
     claimed = []
     verdicts: dict[Verdict, int] = {}

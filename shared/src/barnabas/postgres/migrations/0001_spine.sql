@@ -261,7 +261,7 @@ CREATE TABLE dead_letters (
     CONSTRAINT dead_letters_kind CHECK (kind BETWEEN 1 AND 2)
 );
 CREATE INDEX dead_letters_at ON dead_letters (kind, at);
-COMMENT ON INDEX dead_letters_at IS 'measure_dead_letters: how many, and how old the oldest is';
+COMMENT ON INDEX dead_letters_at IS 'measure_urgent: how many, and how old the oldest is';
 COMMENT ON TABLE dead_letters IS 'Open dead letters: jobs (kind 1, ref = job_id), deliveries (kind 2, ref = delivery_id); redrive and discard delete them';
 
 CREATE TABLE redrives (
@@ -368,7 +368,7 @@ CREATE TABLE deliveries (
     CONSTRAINT deliveries_state CHECK (state BETWEEN 0 AND 6)
 ) PARTITION BY RANGE (event_id);
 CREATE INDEX deliveries_id ON deliveries (tenant_id, delivery_id);
-COMMENT ON INDEX deliveries_id IS 'find_delivery, list_deliveries: by the public id, newest first';
+COMMENT ON INDEX deliveries_id IS 'list_deliveries: by the public id, newest first';
 CREATE INDEX deliveries_parked ON deliveries (tenant_id, endpoint_id, event_id) WHERE state = 1;
 COMMENT ON INDEX deliveries_parked IS 'take_parked_deliveries: what didn''t fit into its endpoint''s lane';
 

@@ -4,9 +4,10 @@
 -- a snapshot of its own, in one round trip. Names are versioned; a later release adds _v2 beside _v1.
 
 -- claim_jobs_v1: give a worker the jobs it has slots for, with one durable verdict for each record handed in.
+--   p_timeouts_ms  the time-out of each of p_types where a job names none: stored, so that the reaper knows every deadline
 --   verdict  1 claimed, 2 parked (its tenant's gate is full), 3 early, 4 unhandled (no such handler here); no row: stale
 --   raises   BB001 when the worker's lease is over: it must go on under a new id
-CREATE FUNCTION claim_jobs_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[])
+CREATE FUNCTION claim_jobs_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[], p_timeouts_ms integer[])
 RETURNS TABLE (
     verdict smallint, tenant_id uuid, job_id uuid, fence integer, attempt smallint, max_attempts smallint, losses smallint, hooks smallint,
     type_id integer, priority smallint, queue_id smallint, timeout_ms integer, ready_at timestamptz, due_at timestamptz, started_at timestamptz,
@@ -28,7 +29,8 @@ BEGIN
         RETURN QUERY
         WITH claimed AS (
             UPDATE jobs AS job
-               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(), hooks = job.hooks & ~128
+               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(), hooks = job.hooks & ~128,
+                   timeout_ms = COALESCE(job.timeout_ms, p_timeouts_ms[array_position(p_types, job.type_id)])
               FROM unnest(p_tenants, p_jobs) AS wanted (tenant_id, job_id)
              WHERE job.tenant_id = wanted.tenant_id
                AND job.job_id = wanted.job_id
@@ -96,6 +98,7 @@ BEGIN
         claimed AS (
             UPDATE jobs AS job
                SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(),
+                   timeout_ms = COALESCE(job.timeout_ms, p_timeouts_ms[array_position(p_types, job.type_id)]),
                    hooks = (job.hooks & ~128) | CASE WHEN judged.limited THEN 1 ELSE 0 END
               FROM judged
              WHERE judged.admitted

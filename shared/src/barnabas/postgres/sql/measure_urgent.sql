@@ -5,5 +5,5 @@ SELECT (SELECT count(*) FROM outbox)::integer AS outbox_rows,
            AS outbox_oldest_seconds,
        ARRAY[(SELECT min(dead.at) FROM dead_letters AS dead WHERE dead.kind = 1), (SELECT min(dead.at) FROM dead_letters AS dead WHERE dead.kind = 2)]
            AS oldest_dead,
-       ARRAY[(SELECT count(*) FROM (SELECT 1 FROM dead_letters AS dead WHERE dead.kind = 1 LIMIT 100000) AS some),
-             (SELECT count(*) FROM (SELECT 1 FROM dead_letters AS dead WHERE dead.kind = 2 LIMIT 100000) AS some)] AS dead_letters
+       ARRAY[(SELECT count(*) FROM (SELECT 1 FROM dead_letters AS dead WHERE dead.kind = 1 LIMIT 100000) AS counted),
+             (SELECT count(*) FROM (SELECT 1 FROM dead_letters AS dead WHERE dead.kind = 2 LIMIT 100000) AS counted)] AS dead_letters

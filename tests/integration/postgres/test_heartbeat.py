@@ -1,0 +1,192 @@
+"""The heartbeat: a lease is renewed whatever the main loop does, never revived, and its loss is told in time."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+from barnabas.postgres.heartbeat import EXIT_STALLED, Heartbeat
+from tests.support.eventually import eventually
+from tests.support.world import World, new_id
+
+_LEASE_SECONDS = 2.0
+
+
+class Told:
+    """What a heartbeat said to its process."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.lost_at = 0.0
+        self.cancels: list[tuple[UUID, int]] = []
+
+    def lose(self) -> None:
+        self.lost_at = time.monotonic()
+        self.lost.set()
+
+
+@asynccontextmanager
+async def beating(world: World, *, dsn: str | None = None) -> AsyncIterator[tuple[Heartbeat, Told]]:
+    told = Told()
+    heartbeat = Heartbeat(
+        dsn or world.logins.engine_dsn,
+        worker_id=new_id(),
+        service="test",
+        slots=3,
+        type_ids=[1, 2],
+        lease_seconds=_LEASE_SECONDS,
+        on_lost=told.lose,
+        on_cancel=told.cancels.extend,
+        main_loop=asyncio.get_running_loop(),
+        stall_seconds=lambda: 60.0,
+    )
+    await heartbeat.start()
+    try:
+        yield heartbeat, told
+    finally:
+        await heartbeat.stop(delete_row=True)
+
+
+async def row_of(world: World, heartbeat: Heartbeat) -> Any:
+    return await world.superuser.fetchrow(
+        "SELECT *, lease_until > clock_timestamp() AS holds FROM workers WHERE worker_id = $1", heartbeat.worker_id
+    )
+
+
+async def test_a_lease_outlives_a_main_loop_that_is_blocked(world: World) -> None:
+    async with beating(world) as (heartbeat, told):
+        before = await row_of(world, heartbeat)
+        assert (before["service"], before["slots"], before["type_ids"]) == ("test", 3, [1, 2])
+
+        # A handler that never lets go of the loop, for longer than the lease.
+        time.sleep(_LEASE_SECONDS * 1.3)  # noqa: ASYNC251 - blocking the loop is the point
+
+        after = await row_of(world, heartbeat)
+        assert after["holds"]
+        assert after["lease_until"] > before["lease_until"]
+        assert not told.lost.is_set()
+    assert await row_of(world, heartbeat) is None
+
+
+async def test_cancels_are_handed_over_with_a_renewal_and_only_once(world: World) -> None:
+    job_id = new_id()
+    async with beating(world) as (heartbeat, told):
+        await world.superuser.execute(
+            "INSERT INTO cancel_requests (worker_id, tenant_id, job_id, fence) VALUES ($1, $2, $3, 7)",
+            heartbeat.worker_id,
+            new_id(),
+            job_id,
+        )
+        await eventually(lambda: told.cancels)
+        await eventually(
+            lambda: world.superuser.fetchval("SELECT count(*) FROM cancel_requests"), until=lambda n: not n
+        )
+
+    assert told.cancels == [(job_id, 7)]
+
+
+async def test_an_expired_lease_is_not_revived(world: World) -> None:
+    async with beating(world) as (heartbeat, told):
+        await world.superuser.execute(
+            "UPDATE workers SET lease_until = clock_timestamp() - $2::interval WHERE worker_id = $1",
+            heartbeat.worker_id,
+            timedelta(milliseconds=1),
+        )
+        async with asyncio.timeout(10):
+            await told.lost.wait()
+
+        assert not (await row_of(world, heartbeat))["holds"]
+
+
+async def test_a_connection_that_is_cut_once_costs_no_lease(world: World) -> None:
+    async with beating(world) as (heartbeat, told):
+        killed = await world.superuser.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'barnabas-heartbeat' AND datname = current_database()"
+        )
+        assert killed == 1
+        cut = await row_of(world, heartbeat)
+        await eventually(
+            lambda: row_of(world, heartbeat), until=lambda row: row["lease_until"] > cut["lease_until"] and row["holds"]
+        )
+
+        assert not told.lost.is_set()
+
+
+async def test_when_postgres_is_out_of_reach_the_loss_is_told_before_the_lease_is_over(world: World) -> None:
+    parts = urlsplit(world.logins.engine_dsn)
+    assert parts.hostname is not None
+    async with _proxy(parts.hostname, parts.port or 5432) as proxy:
+        through = parts._replace(netloc=parts.netloc.rpartition("@")[0] + f"@127.0.0.1:{proxy.port}")
+        async with beating(world, dsn=urlunsplit(through)) as (heartbeat, told):
+            proxy.silent = True
+            lease_until = (await row_of(world, heartbeat))["lease_until"]
+            async with asyncio.timeout(_LEASE_SECONDS * 5):
+                await told.lost.wait()
+
+            assert await world.now() < lease_until
+
+
+def test_a_process_whose_main_loop_stands_still_is_ended(module_database: Any) -> None:
+    program = textwrap.dedent(
+        f"""
+        import asyncio, time, uuid
+        from barnabas.postgres.heartbeat import Heartbeat
+
+        async def main():
+            heartbeat = Heartbeat({module_database.engine_dsn!r}, worker_id=uuid.uuid4(), service="test", slots=1,
+                type_ids=[], lease_seconds=3, on_lost=print, on_cancel=print,
+                main_loop=asyncio.get_running_loop(), stall_seconds=lambda: 1.0)
+            await heartbeat.start()
+            time.sleep(60)
+
+        asyncio.run(main())
+        """
+    )
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], timeout=40, check=False, capture_output=True)
+
+    assert ended.returncode == EXIT_STALLED
+    assert time.monotonic() - began < 30
+
+
+class _Proxy:
+    port = 0
+    silent = False
+
+
+@asynccontextmanager
+async def _proxy(host: str, port: int) -> AsyncIterator[_Proxy]:
+    """A way to Postgres that can be made to swallow everything."""
+    proxy = _Proxy()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if not proxy.silent:
+                    writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        for task in (asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))):
+            tasks.add(task)
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield proxy
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
