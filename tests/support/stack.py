@@ -22,6 +22,7 @@ from tests.support.eventually import eventually
 
 _UP_SECONDS = 120.0
 _DOWN_SECONDS = 60.0
+_TROUBLES_MAX = 30
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class Stack:
 
     def pid(self, name: str) -> int:
         """The process id of a service, of `kafka` or of `postgres`."""
-        return int(self.told["pids"][name])
+        return int(self.told["pids"][name.replace("-", "_")])
 
     def signal(self, name: str, number: signal.Signals) -> int:
         """Send a signal to one process; returns its pid."""
@@ -67,6 +68,8 @@ class Stack:
 
     async def kill(self, name: str) -> None:
         """kill -9, and wait until the supervisor has started it anew."""
+        # It may be on its way up from an earlier death.
+        await eventually(lambda: self._running(name), timeout=60)
         before = self.signal(name, signal.SIGKILL)
         await eventually(lambda: self._running(name) not in (None, before), timeout=60)
 
@@ -132,6 +135,15 @@ async def barnabas(*arguments: str, env: Mapping[str, str] | None = None, timeou
     return text
 
 
+def _show_troubles(directory: Path) -> None:
+    """What the logs say went wrong, for whoever reads the failed test."""
+    for log in sorted((directory / "logs").glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()
+        troubles = [line for line in lines if '"level":"error"' in line or '"level":"warning"' in line]
+        for line in troubles[-_TROUBLES_MAX:]:
+            print(f"{log.stem}: {line[:600]} ... {line[-600:]}" if len(line) > 1200 else f"{log.stem}: {line}")
+
+
 def _own_directory() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="barnabas-stack-"))
     # Other users may enter: Postgres refuses root, and then runs as somebody else.
@@ -153,6 +165,7 @@ async def open_stack(
         try:
             yield stack
         finally:
+            _show_troubles(directory)
             running = stack.processes()
             await barnabas("down", "--data-dir", str(directory), timeout=_DOWN_SECONDS)
             left = [process.pid for process in running if process.is_running() and process.status() != "zombie"]

@@ -22,7 +22,8 @@ def resting(
 
 def travel(delay: float, *, latency: float) -> tuple[list[str], float]:
     """The hops of one record whose every way through Kafka takes `latency`, and how late it arrives."""
-    now, due_at, hops = 0.0, delay, []
+    now, due_at = 0.0, delay
+    hops: list[str] = []
     arrival = latency
     topic, tier_delay = "barnabas.retries", 0.0
     while True:
@@ -161,14 +162,14 @@ def test_a_partition_that_is_gone_takes_its_records_along() -> None:
     assert line.to_resume() == []
 
 
-def test_a_million_delayed_records_cost_no_more_memory_than_what_is_held() -> None:
+def test_a_flood_of_delayed_records_costs_no_more_memory_than_what_is_held() -> None:
     line = DelayLine()
     tier = TopicPartition(TIERS[3_600.0], 0)
     tracemalloc.start()
     try:
         read = 0
         paused = False
-        for now in range(2_000):
+        for now in range(300):
             # What Kafka would hand out: nothing while the partition is paused.
             if not paused:
                 line.add(resting(due_at=9e9, leaves_at=float(now), at=tier, offset=read + n) for n in range(500))
@@ -179,6 +180,6 @@ def test_a_million_delayed_records_cost_no_more_memory_than_what_is_held() -> No
     finally:
         tracemalloc.stop()
 
-    assert read < 1_000_000
+    assert read < 300 * 500
     assert len(line) <= 1_500
     assert peak < 5_000_000

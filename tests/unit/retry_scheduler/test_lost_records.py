@@ -23,14 +23,14 @@ def horizons(*, oldest_unread: dict[int, float], partitions: int = 24) -> Horizo
     return Horizons(lags, oldest, measured_at=NOW)
 
 
-def test_a_million_jobs_in_a_backlog_are_not_lost_however_old_they_are() -> None:
+def test_the_jobs_of_a_backlog_are_not_lost_however_old_they_are() -> None:
     lost = LostRecords()
     # The backlog began two hours ago; the oldest of it is what the workers read next.
-    horizon = horizons(oldest_unread={n: NOW - 2 * HOUR for n in range(24)})
+    horizon = horizons(oldest_unread=dict.fromkeys(range(24), NOW - 2 * HOUR))
     tenant = tenant_key(UUID(int=7))
     found = sum(
-        lost.is_lost(TOPIC, in_kafka_since=NOW - 2 * HOUR + n * 2 * HOUR / 1e6, horizon=horizon.of(TOPIC, tenant))
-        for n in range(1_000_000)
+        lost.is_lost(TOPIC, in_kafka_since=NOW - 2 * HOUR + n * 2 * HOUR / 50_000, horizon=horizon.of(TOPIC, tenant))
+        for n in range(50_000)
     )
 
     assert found == 0

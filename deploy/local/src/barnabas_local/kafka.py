@@ -159,7 +159,15 @@ class Kafka:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         child = spawn(
             f"{NAME}-format",
-            [*launch, *_JAVA_SHORT_LIVED, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)],
+            [
+                *launch,
+                *_JAVA_SHORT_LIVED,
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={cluster_id}",
+                "-c",
+                str(config),
+            ],
             log=self.log,
         )
         try:

@@ -112,7 +112,6 @@ def plan_services(
     common = {name: value for name, value in os.environ.items() if name not in _DECIDED_BY_THE_STACK}
     # Lines reach a log file by the time a reader looks for them, not when a buffer is full.
     common |= {"PYTHONUNBUFFERED": "1", "BARNABAS_KAFKA": kafka, "BARNABAS_POSTGRES": logins.engine_dsn}
-    common.setdefault("BARNABAS_POSTGRES_READ", logins.engine_dsn)
     common.setdefault("BARNABAS_LOG_FORMAT", "json")
     common.setdefault("BARNABAS_DRAIN_SECONDS", f"{DRAIN_SECONDS:g}")
     common.setdefault("BARNABAS_ALLOW_PRIVATE_ENDPOINTS", "true")

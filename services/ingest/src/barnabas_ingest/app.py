@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from barnabas.contract.problems import FieldError, Problem, problem, problem_of
 from barnabas.errors import BarnabasError, OverloadedError
@@ -108,12 +109,15 @@ async def _tell_parameters(_request: Request, error: Exception) -> Response:
     return _response(problem("validation_failed", "a parameter is out of range", errors=errors))
 
 
-async def _tell_status(_request: Request, error: Exception) -> Response:
+async def _tell_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for these"
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed_request")
     response = _response(problem(code))
-    for name, value in (error.headers or {}).items():
-        response.headers[name] = value
+    if error.status_code == 405:
+        # Each method of a path is a route of its own, and the framework names only the first one's.
+        same = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+        methods = {method for route in same for method in getattr(route, "methods", None) or ()}
+        response.headers["allow"] = ", ".join(sorted(methods))
     return response
 
 

@@ -145,9 +145,9 @@ async def _read_slice(
     now = resources.clock.now()
     plain: list[tuple[int, Submission]] = []
     keyed: list[tuple[int, Submission, str, bytes]] = []
-    for at, job in read:
+    for (at, job), job_id in zip(read, resources.ids.mint_many(len(read)), strict=True):
         try:
-            row = submission(resources, tenant_id, job, type_id=types[job.type], trace=trace, now=now)
+            row = submission(tenant_id, job_id, job, type_id=types[job.type], trace=trace, now=now)
         except ProblemError as error:
             one.reject(at, error.problem)
             continue

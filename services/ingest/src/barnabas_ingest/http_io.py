@@ -17,7 +17,6 @@ Header = tuple[bytes, bytes]
 
 _JSON_HEADER: Header = (b"content-type", b"application/json")
 _PROBLEM_HEADER: Header = (b"content-type", problems.CONTENT_TYPE.encode())
-_CLOSE: Header = (b"connection", b"close")
 _RETRY_AFTER: Header = (b"retry-after", b"1")
 _CHALLENGE: Header = (b"www-authenticate", b"Bearer")
 
@@ -40,14 +39,12 @@ def json_answer(status: int, value: Any, *headers: Header) -> Answer:
 
 
 def problem_answer(problem: Problem) -> Answer:
-    """A refusal. What is over the size limit may go on arriving, so its connection ends."""
+    """A refusal, with the headers that its kind asks for."""
     headers = [_PROBLEM_HEADER]
     if problem.status == 503:
         headers.append(_RETRY_AFTER)
     elif problem.status == 401:
         headers.append(_CHALLENGE)
-    elif problem.status == 413:
-        headers.append(_CLOSE)
     return Answer(problem.status, encode_problem(problem), headers)
 
 

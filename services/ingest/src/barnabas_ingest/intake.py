@@ -214,9 +214,9 @@ class Intake:
         now = self._resources.clock.now()
         plain: list[Submission] = []
         keyed: list[tuple[Wanted, Submission]] = []
-        for one in wanted:
+        for one, job_id in zip(wanted, self._resources.ids.mint_many(len(wanted)), strict=True):
             row = submission(
-                self._resources, one.tenant_id, one.job, type_id=types[one.job.type], trace=one.trace, now=now
+                one.tenant_id, job_id, one.job, type_id=types[one.job.type], trace=one.trace, now=now
             )._replace(priority=one.priority)
             if one.key is None:
                 plain.append(row)

@@ -14,7 +14,7 @@ import structlog
 from barnabas.domain.grouping import RateMeter, hold_seconds
 from barnabas.errors import BarnabasError, DatabaseUnavailableError
 from barnabas.postgres.database import Database, Session
-from barnabas.postgres.submissions import KeyHolder, Submission
+from barnabas.postgres.submissions import KeyHolder, Submission, is_open
 from barnabas.runtime import metrics
 
 log = structlog.get_logger(__name__)
@@ -104,7 +104,7 @@ class Lane:
                 async with self._database.session() as session:
                     self.connected = True
                     # A connection that died while nothing was to be done is no reason to refuse anybody.
-                    while await self._gathered() and not session.connection.is_closed():
+                    while await self._gathered() and is_open(session):
                         await self._fly(session, self._take())
             except DatabaseUnavailableError as error:
                 if self.connected:

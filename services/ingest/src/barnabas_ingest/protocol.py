@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from barnabas.contract import problems
@@ -18,6 +17,10 @@ from barnabas.contract.problems import encode_problem, problem
 
 _HEAD_BYTES_MAX = 65_536
 _HEADERS_MAX = 100
+# Of a body that was refused before its end so much is read and dropped: closing at once would reset the connection,
+# and the answer with it.
+_DISCARDED_BYTES_MAX = 16 * 1024 * 1024
+_LINGER_SECONDS = 1.0
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -95,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
         if self.cycle.response_complete:
             self._head_bytes += len(body)
-            if self._head_bytes > HIGH_WATER_LIMIT:
+            if self._head_bytes > _DISCARDED_BYTES_MAX:
                 self.transport.close()
 
     def on_message_complete(self) -> None:
@@ -124,10 +127,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._blocked_since = None
         super().resume_writing()
 
-    def enforce(self, now: float, limit_seconds: float) -> None:
-        """End the connection when a request arrives too slowly, or an answer is taken too slowly."""
+    def enforce(self, now: float, limit_seconds: float, *, excused_seconds: float = 0.0) -> None:
+        """End the connection when a request arrives too slowly, or an answer is taken too slowly.
+
+        For `excused_seconds` since the last call it was this process that stood still.
+        """
         if self.transport.is_closing():
             return
+        if self._arriving_since is not None:
+            self._arriving_since += excused_seconds
+        if self._blocked_since is not None:
+            self._blocked_since += excused_seconds
         if self._blocked_since is not None and now - self._blocked_since > limit_seconds:
             self.transport.abort()
         elif self._arriving_since is not None:
@@ -142,7 +152,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arriving_since = None
         self._unset_keepalive_if_required()
         broken: RequestResponseCycle | None = self.cycle
-        if broken is not None and broken.more_body and not broken.response_complete:
+        if broken is not None and broken.more_body and broken.response_complete:
+            # It was answered before it had arrived.
+            self.transport.close()
+            return
+        if broken is not None and broken.more_body:
             # The request whose body went wrong has been started, or waits for its turn.
             waiting = next((entry for entry in self.pipeline if entry[0] is broken), None)
             if waiting is not None:
@@ -169,7 +183,10 @@ class GuardedProtocol(HttpToolsProtocol):
             len(body),
         )
         self.transport.write(head + body)
-        self.transport.close()
+        # What is still on its way is read and dropped for a moment: closing now would reset the connection, and the
+        # answer with it.
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
 def _check_head(headers: list[tuple[bytes, bytes]], *, version: str) -> None:

@@ -57,22 +57,33 @@ async def serve_http(resources: Resources, stop: Stop) -> None:
         group.create_task(resources.waits.run(stop), name="waits")
         serving = group.create_task(server.serve(sockets=[resources.listener]), name="uvicorn")
         log.info("http_port_opened", host=resources.settings.http_host, port=resources.http_port)
+        sweep = Sweep(server, limit_seconds=resources.settings.request_seconds)
         while not await stop.wait(_SWEEP_SECONDS):
-            sweep(server, limit_seconds=resources.settings.request_seconds)
+            sweep.once(time.monotonic())
             assert not serving.done(), "uvicorn ends at the stop only"
         server.should_exit = True
         while not serving.done():
-            sweep(server, limit_seconds=resources.settings.request_seconds)
+            sweep.once(time.monotonic())
             await asyncio.wait([serving], timeout=_SWEEP_SECONDS)
         resources.plain.close()
         resources.keyed.close()
         await asyncio.wait(lanes)
-    await resources.producer.flush(_LANES_SECONDS / 2)
+    if resources.producer.accepting:
+        await resources.producer.flush(_LANES_SECONDS / 2)
 
 
-def sweep(server: uvicorn.Server, *, limit_seconds: float) -> None:
-    """End connections that are too slow."""
-    now = time.monotonic()
-    for connection in list(server.server_state.connections):
-        if isinstance(connection, GuardedProtocol):
-            connection.enforce(now, limit_seconds)
+class Sweep:
+    """Ends connections that are too slow, unless it was this process that was."""
+
+    def __init__(self, server: uvicorn.Server, *, limit_seconds: float) -> None:
+        self._server = server
+        self._limit_seconds = limit_seconds
+        self._last = time.monotonic()
+
+    def once(self, now: float) -> None:
+        """Look at every connection. While the loop stood still nobody's bytes were read: that is excused."""
+        stood_still = max(0.0, now - self._last - 2 * _SWEEP_SECONDS)
+        self._last = now
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, GuardedProtocol):
+                connection.enforce(now, self._limit_seconds, excused_seconds=stood_still)

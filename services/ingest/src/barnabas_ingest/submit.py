@@ -51,8 +51,8 @@ async def submit_job(resources: Resources, scope: Scope, receive: Receive) -> An
         given = read_job(body)
         key = idempotency_key(headers.get(b"idempotency-key"), given)
         job = submission(
-            resources,
             tenant_id,
+            resources.ids.mint(),
             given,
             type_id=await type_id(resources, given),
             trace=trace_of(headers.get(b"traceparent")),
@@ -81,8 +81,8 @@ _ACCEPT_SECONDS = metrics.accept_seconds.labels("http")
 
 
 def submission(
-    resources: Resources,
     tenant_id: UUID,
+    job_id: UUID,
     given: ReadJob,
     *,
     type_id: int,
@@ -92,7 +92,7 @@ def submission(
     """The row of a job that was read; raises `ProblemError` for a due time too far away."""
     return Submission(
         tenant_id,
-        resources.ids.mint(),
+        job_id,
         type_id,
         given.priority,
         _DEFAULT_QUEUE,

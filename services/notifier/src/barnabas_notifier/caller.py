@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Final
 from uuid import UUID
 
@@ -68,6 +70,10 @@ _OURS: Final = frozenset(
 )
 
 
+# A URL is judged for every attempt, and the judgement of the same text is the same.
+_parsed = lru_cache(maxsize=4_096)(parse_target)
+
+
 @dataclass(frozen=True, slots=True)
 class Called:
     """How a call ended. `status` is there as soon as the receiver sent one, even if the rest never came."""
@@ -91,7 +97,7 @@ class Caller:
     async def call(self, endpoint: LiveEndpoint, event_id: UUID, body: bytes) -> Called:
         """Send one webhook. Raises nothing but `CancelledError`."""
         try:
-            target = parse_target(endpoint.url, allow_private=self._allow_private)
+            target = _parsed(endpoint.url, allow_private=self._allow_private)
         except BadTargetError:
             return Called(Refused("target_refused"))
         if not endpoint.secrets:
@@ -119,13 +125,15 @@ class Caller:
             await self._post(url, headers, body, answer)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError, aiohttp.ClientOSError) as error:
             # A kept connection that the receiver was just closing: that is nobody's failure, and not worth an attempt.
-            if answer.status is not None or isinstance(error, aiohttp.ClientConnectorError):
+            if not answer.connection_was_used or answer.status is not None or _is_connecting(error):
                 raise
             await self._post(url, headers, body, answer)
 
     async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, answer: "_Answer") -> None:
         data = body if len(body) <= _BODY_IN_PIECES_BYTES else io.BytesIO(body)
-        async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
+        async with self._session.post(
+            url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=answer
+        ) as response:
             answer.status = response.status
             answer.retry_after = retry_after_seconds(response.headers.get("Retry-After"), now=self._clock.now())
             content = bytearray()
@@ -163,6 +171,8 @@ async def open_caller(
         # The lanes bound calls, per endpoint and in all.
         limit=0,
     )
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_used_connection)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -175,6 +185,7 @@ async def open_caller(
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
         max_headers=_HEADERS_MAX,
+        trace_configs=[trace],
     ) as session:
         yield Caller(session, clock=clock, call_seconds=call_seconds, allow_private=allow_private)
 
@@ -204,6 +215,18 @@ class _Answer:
     status: int | None = None
     retry_after: float | None = None
     excerpt: bytes | None = None
+    connection_was_used: bool = False
+    """Whether an earlier call had left the connection open."""
+
+
+async def _note_used_connection(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.connection_was_used = True
+
+
+def _is_connecting(error: BaseException) -> bool:
+    return isinstance(error, aiohttp.ClientConnectorError)
 
 
 def _code(error: BaseException) -> str:

@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 _ROWS_MAX = 500
 _LOOK_SECONDS = 0.5
+# With this many calls in flight, ends come in a stream: this much patience makes one commit of many.
+_BUSY_CALLS = 16
+_HOLD_SECONDS = 0.005
 # An acknowledged outbox row is deleted with the next batch, or by itself after this.
 _IDLE_SECONDS = 0.2
 _FLUSH_LIMIT_SECONDS = 3.0
@@ -48,6 +51,8 @@ async def write_outcomes(resources: Resources, stop: Stop) -> None:
             if not resources.ended:
                 await _rest(resources)
                 continue
+            if resources.lanes.calling >= _BUSY_CALLS and len(resources.ended) < _ROWS_MAX:
+                await asyncio.sleep(_HOLD_SECONDS)
             try:
                 await write_once(resources)
                 failures = 0

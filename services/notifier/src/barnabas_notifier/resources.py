@@ -135,6 +135,9 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
                 version=version("barnabas"),
             )
         )
+        identity = Identity(settings, ids)
+        # For a drain that was cut short; after a whole one nothing is left to end.
+        stack.push_async_callback(identity.end, holds_nothing=False)
         yield Resources(
             settings=settings,
             database=database,
@@ -142,7 +145,7 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
             teller=Teller(producer),
             clock=clock,
             ids=ids,
-            identity=Identity(settings, ids),
+            identity=identity,
             caller=caller,
             lanes=Lanes(
                 lane_rows=settings.lane_rows,

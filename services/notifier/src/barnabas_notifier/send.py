@@ -43,6 +43,9 @@ _BODY_BYTES_MAX = 48 * 1024 * 1024
 # Outcomes that wait to be written; above it nothing more is sent.
 _UNWRITTEN_MAX = 2_000
 _LOOK_SECONDS = 0.5
+# With this many calls in flight, ends come in a stream: this much patience makes one group of many.
+_BUSY_CALLS = 16
+_HOLD_SECONDS = 0.003
 # Of the drain's time, the part in which calls may still end by themselves; the rest is for writing.
 _DRAIN_SHARE = 0.7
 _TAKING_LIMIT_SECONDS = 5.0
@@ -61,6 +64,8 @@ async def send_deliveries(resources: Resources, stop: Stop) -> None:
     try:
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set():
+                if resources.lanes.calling >= _BUSY_CALLS:
+                    await asyncio.sleep(_HOLD_SECONDS)
                 group = [] if _is_full(resources, bodies) else resources.lanes.take(_GROUP_MAX)
                 if not group:
                     await _rest(resources)
@@ -75,6 +80,7 @@ async def send_deliveries(resources: Resources, stop: Stop) -> None:
             await _drain(resources)
     finally:
         resources.progress.calling_over.set()
+        resources.to_write.set()
 
 
 class _Bodies:

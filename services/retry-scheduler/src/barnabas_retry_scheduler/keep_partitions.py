@@ -4,13 +4,17 @@ A day that something open still needs stays; payloads of open jobs are copied as
 """
 
 import time
+from collections.abc import Sequence
 
 import structlog
 
+from barnabas.postgres.database import open_database
 from barnabas.postgres.retention import (
     CHUNK_ROWS,
+    Partition,
     delete_kept_payloads,
     delete_old_idempotency_keys,
+    delete_old_progress,
     delete_old_redrives,
     drop_partition,
     list_old_partitions,
@@ -22,12 +26,16 @@ from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
 
+# Days are made three ahead, so an hour is soon enough; a new leader looks at once.
 _HOUR_SECONDS = 3_600.0
 _LOOK_SECONDS = 2.0
-# Days are made three ahead, so an hour is soon enough; a new leader looks at once.
+_DROP_SECONDS = 900.0
+
 IDEMPOTENCY_HOURS = 24.0
 """How long a key answers for its job; part of the API."""
 
+# A handler that has reported nothing for so long has ended, or shows an old report for nothing.
+_PROGRESS_HOURS = 24.0
 # A backlog of keys is worked off in portions of a minute, so that one hour's round never lasts as long.
 _CHUNKS_MAX = 500
 
@@ -54,11 +62,7 @@ async def keep_partitions_once(resources: Resources) -> list[str]:
     """
     database, kept_days = resources.database, resources.settings.retention_days
     made = await make_partitions(database)
-    dropped: list[str] = []
-    needed: list[str] = []
-    for partition in await list_old_partitions(database, kept_days=kept_days):
-        name = f"{partition.parent}/{partition.day}"
-        (dropped if await drop_partition(database, partition) else needed).append(name)
+    dropped, needed = await _drop_old(resources, await list_old_partitions(database, kept_days=kept_days))
     keys = 0
     for _ in range(_CHUNKS_MAX):
         deleted = await delete_old_idempotency_keys(database, age_hours=IDEMPOTENCY_HOURS)
@@ -67,6 +71,21 @@ async def keep_partitions_once(resources: Resources) -> list[str]:
             break
     payloads = await delete_kept_payloads(database)
     await delete_old_redrives(database, kept_days=kept_days)
+    await delete_old_progress(database, age_hours=_PROGRESS_HOURS)
     if made or dropped or keys or payloads:
         log.info("retention_kept", made=made, dropped=dropped, needed=needed, keys=keys, kept_payloads=payloads)
     return dropped
+
+
+async def _drop_old(resources: Resources, partitions: Sequence[Partition]) -> tuple[list[str], list[str]]:
+    """Drop what may go; returns the names of those dropped and of those still needed."""
+    dropped: list[str] = []
+    needed: list[str] = []
+    if partitions:
+        dsn = resources.settings.postgres.get_secret_value()
+        # A connection of its own: looking through a day of payloads takes longer than any other statement may.
+        async with open_database(dsn, login="engine", size_max=1, command_seconds=_DROP_SECONDS) as patient:
+            for partition in partitions:
+                name = f"{partition.parent}/{partition.day}"
+                (dropped if await drop_partition(patient, partition) else needed).append(name)
+    return dropped, needed

@@ -44,8 +44,10 @@ async def keep_topics_once(resources: Resources) -> list[str]:
     await resources.admin.ensure_topics(replication_factor=resources.settings.topic_replication)
     cluster_id, topic_ids = await resources.admin.topic_ids()
     resources.identities = {topic: (cluster_id, topic_id) for topic, topic_id in topic_ids.items()}
+    if resources.identities == resources.remembered:
+        return []
     async with resources.database.session() as session:
-        known = await read_kafka_topics(session)
+        known = resources.remembered = await read_kafka_topics(session)
     changed = sorted(
         topic for topic, identity in resources.identities.items() if known.get(topic, identity) != identity
     )
@@ -66,3 +68,4 @@ async def remember_topics(resources: Resources, names: Iterable[str]) -> None:
     if seen:
         async with resources.database.session() as session:
             await write_kafka_topics(session, seen)
+        resources.remembered = resources.remembered | seen

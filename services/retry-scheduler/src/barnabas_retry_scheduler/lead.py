@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 
 from barnabas.errors import TransientError
+from barnabas.postgres.database import Session
 from barnabas.runtime.periodic import every, retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.measure import forget_measures
@@ -26,35 +27,41 @@ _CLOCK_SECONDS = 60.0
 async def lead(resources: Resources, stop: Stop) -> None:
     """Ask until the stop, then let another one lead."""
     failures = 0
-    rest = 0.0
-    led = False
-    while not await stop.wait(rest):
+    while not stop.is_set():
         try:
-            leads = await ask_once(resources)
+            # One connection for as long as it lasts: to hand it back each second would cost a statement each time.
+            async with resources.database.session() as session:
+                while not stop.is_set():
+                    await _ask_and_say(resources, session)
+                    failures = 0
+                    await stop.wait(_QUESTION_SECONDS)
         except TransientError as error:
             resources.leadership.unanswered()
             failures += 1
-            pause = retry_pause(_QUESTION_SECONDS, failures, jitter=resources.jitter())
-            rest = min(_PAUSE_CAP_SECONDS, pause)
+            pause = min(_PAUSE_CAP_SECONDS, retry_pause(_QUESTION_SECONDS, failures, jitter=resources.jitter()))
             log.warning("question_unanswered", code=error.code, reason=str(error), failures=failures)
-            continue
-        failures = 0
-        rest = _QUESTION_SECONDS
-        if leads != led:
-            led = leads
-            log.info("lead_taken" if leads else "lead_lost", holder=str(resources.leadership.holder))
-            if not leads:
-                forget_measures()
+            await stop.wait(pause)
 
 
-async def ask_once(resources: Resources) -> bool:
+async def _ask_and_say(resources: Resources, session: Session) -> None:
+    leadership = resources.leadership
+    led, leads = leadership.led, await ask_once(resources, session)
+    leadership.led = leads
+    if leads and not led:
+        log.info("lead_taken", holder=str(leadership.holder))
+    elif led and not leads:
+        log.warning("lead_lost", holder=str(leadership.holder))
+        forget_measures()
+
+
+async def ask_once(resources: Resources, session: Session) -> bool:
     """Hold the lead and ask; rings the bells. False when somebody else leads."""
     leadership, bells = resources.leadership, resources.bells
     asked_at = time.monotonic()
-    if not await leadership.hold(resources.database):
+    if not await leadership.hold(session):
         leadership.answered(time.monotonic() - asked_at)
         return False
-    row = await resources.database.fetchrow(
+    row = await session.fetchrow(
         "ask_what_waits", timedelta(seconds=STALE_SECONDS), timedelta(seconds=OVERDUE_GRACE_SECONDS)
     )
     assert row is not None

@@ -7,7 +7,7 @@ answer that came in good time.
 import time
 from uuid import UUID
 
-from barnabas.postgres.database import Database
+from barnabas.postgres.database import Database, Session
 from barnabas.postgres.leaders import give_up_lead, take_lead
 
 ROLE = "retry-scheduler"
@@ -27,18 +27,20 @@ class Leadership:
         self._held_until = 0.0
         self._renew_at = 0.0
         self._reached_since: float | None = None
+        self.led = False
+        """Whether it led when it was last asked, for those who say so."""
 
     @property
     def is_held(self) -> bool:
         """Whether this process leads now."""
         return time.monotonic() < self._held_until
 
-    async def hold(self, database: Database) -> bool:
+    async def hold(self, session: Session) -> bool:
         """Take the lead or renew it when it is time; false while somebody else has it."""
         sent_at = time.monotonic()
         if sent_at < self._renew_at and self.is_held:
             return True
-        if not await take_lead(database, ROLE, self.holder, lease_seconds=self._lease_seconds):
+        if not await take_lead(session, ROLE, self.holder, lease_seconds=self._lease_seconds):
             self._held_until = 0.0
             return False
         self._held_until = sent_at + self._lease_seconds

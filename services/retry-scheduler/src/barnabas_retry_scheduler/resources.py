@@ -39,6 +39,8 @@ class Resources:
     lost: LostRecords = field(default_factory=LostRecords)
     identities: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(cluster id, topic id) of each topic, as last seen."""
+    remembered: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The same as Postgres remembers it."""
 
     def jitter(self) -> float:
         """Uniform in [0, 1)."""

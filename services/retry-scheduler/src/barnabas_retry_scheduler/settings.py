@@ -14,7 +14,7 @@ class RetrySchedulerSettings(ServiceSettings):
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
     """How long a worker that has stopped answering keeps its jobs. Every process must have the same."""
 
-    leader_lease_seconds: Annotated[float, Field(ge=1, le=60)] = 6.0
+    leader_lease_seconds: Annotated[float, Field(ge=1, le=60)] = 8.0
     """How long a retry-scheduler that has stopped answering keeps the lead; delays go on without one."""
 
     retention_days: Annotated[int, Field(ge=1, le=365)] = 7

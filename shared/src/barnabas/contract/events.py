@@ -14,7 +14,6 @@ import msgspec
 from barnabas.contract.jobs import JobView, encode
 from barnabas.errors import MalformedRecordError
 
-SCHEMA = 1
 EVENT_TYPES = ("job.succeeded", "job.failed", "job.cancelled")
 HEADERS = [("content-type", b"application/json")]
 
@@ -22,7 +21,7 @@ HEADERS = [("content-type", b"application/json")]
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A job ended. What it returned stays in Postgres; whoever needs it reads it there."""
 
-    schema: Literal[1] = SCHEMA
+    schema: Literal[1] = 1
     id: UUID
     type: Literal["job.succeeded", "job.failed", "job.cancelled"]
     tenant_id: UUID
