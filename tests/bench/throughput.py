@@ -163,7 +163,14 @@ async def _burst(system: System, name: str, about: str, start: Start) -> list[Fi
             first = now
         assert now.at - before.at < 90, f"{now.accepted - before.accepted} jobs accepted after 90 s"
     jobs = await load
-    drain = await system.drained(tenants, jobs, since=before.ended)
+    looks = [now]
+    while looks[-1].ended - before.ended < jobs:
+        await asyncio.sleep(0.02)
+        looks.append(await system.counts())
+        assert looks[-1].at - now.at < 90, f"{looks[-1].ended - before.ended} of {jobs} jobs ended after 90 s"
+    await system.drained(tenants, jobs, since=before.ended)
+    # The last hundredth apart: a record told twice must neither look like a slow system nor be overlooked.
+    bulk = next(look for look in looks if look.ended - before.ended >= 0.99 * jobs)
     return [
         once(
             f"burst.{name}",
@@ -174,11 +181,12 @@ async def _burst(system: System, name: str, about: str, start: Start) -> list[Fi
         ),
         once(
             f"drain.{name}",
-            f"then worked off, {about}",
+            f"from there until 99 % have ended, {about}",
             "jobs/s",
-            (jobs - (now.ended - before.ended)) / drain if drain else 0.0,
+            (bulk.ended - now.ended) / (bulk.at - now.at) if bulk is not now else 0.0,
             more_is_better=True,
         ),
+        once(f"drain_tail.{name}", f"and then until all have, {about}", "s", looks[-1].at - bulk.at),
     ]
 
 

@@ -18,7 +18,8 @@ from barnabas.kafka.admin import ensure_topics
 from barnabas.kafka.producer import Producer
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import Dictionary, job_types
-from barnabas.postgres.jobs import NewJob, StoredJob, insert_jobs, read_jobs
+from barnabas.postgres.jobs import StoredJob, read_jobs
+from barnabas.postgres.submissions import Submission, accept_jobs
 from barnabas_local.database import Logins
 from tests.support.eventually import eventually
 from tests.support.servers import Servers
@@ -60,12 +61,9 @@ class World:
     ) -> list[UUID]:
         """Accepted jobs that Kafka hasn't been told of; their outbox row is left behind."""
         type_id = await self.type_id(job_type)
-        jobs = [
-            NewJob(tenant_id=tenant_id, job_id=new_id(), type_id=type_id, payload=payload, **fields)
-            for _ in range(count)
-        ]
+        jobs = [_submission(tenant_id, type_id, payload, **fields) for _ in range(count)]
         async with self.engine.session() as session:
-            await insert_jobs(session, jobs)
+            await accept_jobs(session, jobs, told=())
         return sorted(job.job_id for job in jobs)
 
     async def publish(self, tenant_id: UUID, job_ids: Sequence[UUID], *, priority: int = 1, times: int = 1) -> None:
@@ -130,6 +128,34 @@ async def open_world(servers: Servers, logins: Logins) -> AsyncIterator[World]:
             yield World(servers.kafka, logins, engine, superuser, producer, job_types(engine))
     finally:
         await superuser.close()
+
+
+def _submission(
+    tenant_id: UUID,
+    type_id: int,
+    payload: bytes,
+    *,
+    priority: int = 1,
+    run_at: datetime | None = None,
+    timeout_ms: int | None = None,
+    max_attempts: int | None = None,
+    metadata: bytes | None = None,
+    retry: bytes | None = None,
+) -> Submission:
+    return Submission(
+        tenant_id=tenant_id,
+        job_id=new_id(),
+        type_id=type_id,
+        priority=priority,
+        queue_id=0,
+        timeout_ms=timeout_ms,
+        max_attempts=max_attempts,
+        due_at=run_at,
+        payload=payload,
+        metadata=metadata,
+        retry=retry,
+        trace=None,
+    )
 
 
 def _superuser(servers: Servers, logins: Logins) -> str:

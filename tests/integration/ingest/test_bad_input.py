@@ -168,6 +168,15 @@ async def test_a_bad_header_is_refused(tenant: Caller, headers: dict[str, str], 
         ("GET", "/v1/jobs?status=done", 422, "validation_failed"),
         ("GET", "/v1/jobs?created_after=yesterday", 422, "validation_failed"),
         ("GET", "/v1/jobs?created_after=2026-01-01T00:00:00", 422, "validation_failed"),
+        ("GET", "/v1/jobs?created_after=0001-01-01T00:00:00%2B14:00", 422, "validation_failed"),
+        ("GET", "/v1/jobs?created_after=9999-12-31T23:59:59-14:00", 422, "validation_failed"),
+        ("GET", "/v1/jobs?type=%00", 422, "validation_failed"),
+        ("GET", "/v1/jobs?queue=a%00", 422, "validation_failed"),
+        ("GET", "/v1/jobs/%00", 404, "not_found"),
+        ("GET", "/v1/jobs/%ff", 404, "not_found"),
+        ("GET", "/v1/dlq?reason=%00", 422, "validation_failed"),
+        ("GET", "/v1/dlq?created_before=0001-01-01T00:00:00%2B14:00", 422, "validation_failed"),
+        ("GET", "/v1/deliveries?status=%00", 422, "validation_failed"),
         ("GET", "/v1/dlq?kind=things", 422, "validation_failed"),
         ("GET", "/v1/deliveries?endpoint_id=x", 422, "validation_failed"),
         ("GET", "/v1/jobs/00000000-0000-0000-0000-000000000000?wait=nan", 422, "validation_failed"),
@@ -189,7 +198,7 @@ async def test_every_refusal_is_a_problem(tenant: Caller, method: str, path: str
 
 async def test_a_method_that_is_not_there_is_told_which_ones_are(tenant: Caller) -> None:
     assert (await tenant.call("PUT", "/v1/jobs")).headers["Allow"] == "GET, POST"
-    assert (await tenant.call("PATCH", "/v1/jobs/batch")).headers["Allow"] == "POST"
+    assert (await tenant.call("PATCH", "/v1/endpoints/1")).headers["Allow"] == "DELETE"
 
 
 async def test_another_tenants_job_is_as_unknown_as_none(ingest: RunningIngest, tenant: Caller) -> None:

@@ -4,11 +4,14 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
 from uuid import UUID
 
 from barnabas.contract import topics
 from barnabas.contract.events import decode_event
+from barnabas.domain.attempts import AttemptKind
+from barnabas.domain.jobs import JobState
+from barnabas.postgres.database import Session
+from barnabas.postgres.turns import ClaimedJob, Finishing, Releasing, claim_jobs, finish_jobs, release_jobs
 from tests.integration.ingest.support import Caller, RunningIngest
 from tests.support.topics import TopicReader
 from tests.support.world import World, new_id
@@ -30,29 +33,40 @@ async def finish(
     tenant_id: UUID | None,
     job_id: str,
     *,
-    state: int = 5,
+    state: JobState = JobState.SUCCEEDED,
     error: bytes | None = None,
     reason: str | None = None,
 ) -> UUID:
     """Claim and end a job as a worker does; returns the event's id."""
     worker_id = await world.worker("echo")
-    event_id = new_id()
-    type_id = await world.type_id("echo")
+    assert tenant_id is not None
     async with world.engine.session() as session:
-        claimed = await session.fetch("claim_jobs", worker_id, new_id(), [tenant_id], [UUID(job_id)], [type_id])
-        assert [row["verdict"] for row in claimed] == [1]
-        result = b'{"done":true}' if state == 5 else None
-        await session.fetch(
-            "finish_jobs", worker_id, [tenant_id], [UUID(job_id)], [claimed[0]["fence"]], [state], [result], [error],
-            [reason], [event_id], [],
-        )  # fmt: skip
-    return event_id
+        held = await claim(world, session, worker_id, tenant_id, job_id)
+        ended = Finishing(
+            tenant_id,
+            UUID(job_id),
+            held.fence,
+            state,
+            new_id(),
+            result=b'{"done":true}' if state is JobState.SUCCEEDED else None,
+            error=error,
+            reason=reason,
+        )
+        await finish_jobs(session, worker_id, [ended])
+    return ended.event_id
+
+
+async def claim(world: World, session: Session, worker_id: UUID, tenant_id: UUID, job_id: str) -> ClaimedJob:
+    """Claim one job as a worker does."""
+    types = {await world.type_id("echo"): 60_000}
+    claims = await claim_jobs(session, worker_id, new_id(), [(tenant_id, UUID(job_id))], types)
+    return claims.claimed[0]
 
 
 async def dead_letter(world: World, tenant_id: UUID | None, job_id: str) -> None:
     """Let a job fail for good."""
     error = b'{"code":"boom","message":"no","retryable":false}'
-    await finish(world, tenant_id, job_id, state=6, error=error, reason="permanent_error")
+    await finish(world, tenant_id, job_id, state=JobState.FAILED, error=error, reason="permanent_error")
 
 
 async def test_pages_hold_every_job_once_newest_first(tenant: Caller) -> None:
@@ -131,24 +145,15 @@ async def test_a_wait_for_nothing_shows_the_job_as_it_is(tenant: Caller) -> None
 
 async def test_the_timeline_shows_attempts_and_losses_as_such(tenant: Caller, module_world: World) -> None:
     job_id = await tenant.submit(1)
-    type_id = await module_world.type_id("echo")
-
-    async def claim(worker_id: UUID) -> Any:
-        async with module_world.engine.session() as session:
-            rows = await session.fetch("claim_jobs", worker_id, new_id(), [tenant.tenant_id], [UUID(job_id)], [type_id])
-        return rows[0]
-
-    async def release(worker_id: UUID, fence: int, kind: int, error: bytes | None) -> None:
-        async with module_world.engine.session() as session:
-            await session.fetch(
-                "release_jobs", worker_id, [tenant.tenant_id], [UUID(job_id)], [fence], [kind], [None], [error], []
-            )
-
+    assert tenant.tenant_id is not None
     worker_id = await module_world.worker("echo")
-    for kind, error in ((1, b'{"code":"boom","message":"no","retryable":true}'), (2, None), (3, None)):
-        held = await claim(worker_id)
-        await release(worker_id, held["fence"], kind, error)
-    await claim(worker_id)
+    boom = b'{"code":"boom","message":"no","retryable":true}'
+    async with module_world.engine.session() as session:
+        for kind, error in ((AttemptKind.ATTEMPT, boom), (AttemptKind.LOSS, None), (AttemptKind.HAND_BACK, None)):
+            held = await claim(module_world, session, worker_id, tenant.tenant_id, job_id)
+            back = Releasing(tenant.tenant_id, UUID(job_id), held.fence, kind, error=error)
+            await release_jobs(session, worker_id, [back])
+        await claim(module_world, session, worker_id, tenant.tenant_id, job_id)
 
     running = (await tenant.get(f"/v1/jobs/{job_id}/attempts")).body["items"]
 
@@ -179,10 +184,9 @@ async def test_a_cancel_ends_a_waiting_job_and_tells_it(tenant: Caller, module_w
 async def test_a_cancel_asks_a_running_job(tenant: Caller, module_world: World) -> None:
     job_id = await tenant.submit(1)
     worker_id = await module_world.worker("echo")
+    assert tenant.tenant_id is not None
     async with module_world.engine.session() as session:
-        await session.fetch(
-            "claim_jobs", worker_id, new_id(), [tenant.tenant_id], [UUID(job_id)], [await module_world.type_id("echo")]
-        )
+        await claim(module_world, session, worker_id, tenant.tenant_id, job_id)
 
     reply = await tenant.post(f"/v1/jobs/{job_id}/cancel")
 

@@ -33,6 +33,8 @@ from barnabas_ingest.submit import submit_job
 
 log = structlog.get_logger(__name__)
 
+_ROUTERS = (jobs.router, endpoints.router, deliveries.router, dlq.router, admin.router)
+
 Hot = Callable[[Resources, Scope, Receive], Awaitable[Answer]]
 
 
@@ -85,7 +87,7 @@ class Front:
 def make_app() -> FastAPI:
     """The routes; `app.state.resources` is what they work with."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for router in (jobs.router, endpoints.router, deliveries.router, dlq.router, admin.router):
+    for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(BarnabasError, _tell)
     app.add_exception_handler(RequestValidationError, _tell_parameters)
@@ -115,7 +117,8 @@ async def _tell_status(request: Request, error: Exception) -> Response:
     response = _response(problem(code))
     if error.status_code == 405:
         # Each method of a path is a route of its own, and the framework names only the first one's.
-        same = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+        routes = (route for router in _ROUTERS for route in router.routes)
+        same = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
         methods = {method for route in same for method in getattr(route, "methods", None) or ()}
         response.headers["allow"] = ", ".join(sorted(methods))
     return response

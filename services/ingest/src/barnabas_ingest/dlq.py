@@ -1,10 +1,9 @@
 """The dead letters of a tenant: listed, and redriven by id."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from barnabas.contract.http import (
@@ -18,11 +17,21 @@ from barnabas.contract.problems import refused
 from barnabas.postgres.listings import NEWEST, list_dead_deliveries, list_dead_jobs
 from barnabas_ingest.jobs import delivery_view
 from barnabas_ingest.redrive import try_redrive_delivery, try_redrive_job
-from barnabas_ingest.routes import LIMIT, Cursor, Limit, Res, TenantId, next_cursor, read_cursor, read_input, respond
+from barnabas_ingest.routes import (
+    LIMIT,
+    Cursor,
+    Limit,
+    NameFilter,
+    Res,
+    TenantId,
+    next_cursor,
+    read_cursor,
+    read_input,
+    read_moment,
+    respond,
+)
 
 router = APIRouter(prefix="/v1/dlq", tags=["dead letters"])
-
-Name = Annotated[str | None, Query(max_length=128)]
 
 
 @router.get("", operation_id="list_dead_letters")
@@ -30,8 +39,8 @@ async def get_dead_letters(
     resources: Res,
     tenant_id: TenantId,
     kind: DlqKind = "jobs",
-    type: Name = None,  # noqa: A002 - the parameter's public name
-    reason: Name = None,
+    type: NameFilter = None,  # noqa: A002 - the parameter's public name
+    reason: NameFilter = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     cursor: Cursor = None,
@@ -44,8 +53,8 @@ async def get_dead_letters(
         kind,
         type_name=type,
         reason=reason,
-        created_after=_aware("created_after", created_after),
-        created_before=_aware("created_before", created_before),
+        created_after=read_moment("created_after", created_after),
+        created_before=read_moment("created_before", created_before),
         ids=None,
         before=read_cursor(cursor),
         limit=limit,
@@ -133,9 +142,3 @@ async def _find(
         )
         for one in deliveries
     ]
-
-
-def _aware(name: str, moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise refused("validation_failed", "a time has a zone: 2026-01-31T12:00:00Z", pointer=name)
-    return moment

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -51,6 +52,8 @@ Res = Annotated[Resources, Depends(resources_of)]
 TenantId = Annotated[UUID, Depends(tenant_of)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX, description="How many at most.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+# Postgres has no text with NUL.
+NameFilter = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")]
 LIMIT = PAGE_LIMIT_DEFAULT
 
 
@@ -87,6 +90,17 @@ def read_cursor(cursor: str | None) -> UUID:
 def next_cursor(ids: Sequence[UUID], *, is_full: bool) -> str | None:
     """The cursor behind a page; None when there is nothing more."""
     return base64.urlsafe_b64encode(ids[-1].bytes).rstrip(b"=").decode() if ids and is_full else None
+
+
+def read_moment(name: str, moment: datetime | None) -> datetime | None:
+    """A time from a query; raises `ProblemError` for one without a zone, or of a year that has none everywhere."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise refused("validation_failed", "a time has a zone: 2026-01-31T12:00:00Z", pointer=name)
+    if not 1970 <= moment.year < 9999:
+        raise refused("validation_failed", "a time from 1970 on", pointer=name)
+    return moment.astimezone(UTC)
 
 
 def respond(status: int, value: Any, *headers: Header) -> Response:

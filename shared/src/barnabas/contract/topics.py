@@ -25,6 +25,8 @@ class Topic:
     key: Literal["tenant"]
     retention_ms: int
     partitions: int = WORK_PARTITIONS
+    record_bytes_max: int = 0
+    """Longest record that the topic takes, where it isn't Kafka's default of about a megabyte."""
     delay_seconds: float = 0.0
     """How long a record rests in a delay tier, counted from its append; zero for every other topic."""
 
@@ -32,14 +34,19 @@ class Topic:
     def config(self) -> dict[str, str]:
         """The topic's configuration, as Kafka's admin API takes it."""
         config = {"retention.ms": str(self.retention_ms), "cleanup.policy": "delete", "compression.type": "producer"}
+        if self.record_bytes_max:
+            config["max.message.bytes"] = str(self.record_bytes_max)
         if self.delay_seconds:
             # A tier's heads are in order only by the broker's own append time: producers' clocks and due times aren't.
             config["message.timestamp.type"] = "LogAppendTime"
         return config
 
 
-INTAKE = Topic("barnabas.intake", "tenant", _DAY_MS)
-INTAKE_REJECTED = Topic("barnabas.intake.rejected", "tenant", _DAY_MS)
+RECORD_BYTES_MAX = 2 * 1024 * 1024
+"""A body of a megabyte with its headers, and the problem document beside it when it is rejected."""
+
+INTAKE = Topic("barnabas.intake", "tenant", _DAY_MS, record_bytes_max=RECORD_BYTES_MAX)
+INTAKE_REJECTED = Topic("barnabas.intake.rejected", "tenant", _DAY_MS, record_bytes_max=RECORD_BYTES_MAX)
 JOBS = tuple(Topic(f"barnabas.jobs.{name}", "tenant", 3 * _DAY_MS) for name in PRIORITY_NAMES)
 """The four jobs topics, indexed by priority."""
 RETRIES = Topic("barnabas.retries", "tenant", 3 * _DAY_MS)

@@ -88,6 +88,8 @@ def producer(bootstrap: str, client_id: str, *, delivery_timeout_seconds: float)
         "linger.ms": 1,
         "compression.type": "lz4",
         "delivery.timeout.ms": int(delivery_timeout_seconds * 1_000),
+        # The topics have the say; the client's own limit would refuse what intake takes.
+        "message.max.bytes": 4 * 1024 * 1024,
         "queue.buffering.max.messages": 100_000,
         "queue.buffering.max.kbytes": 65_536,
         # A topic that doesn't exist fails its records this soon instead of after 30 s.

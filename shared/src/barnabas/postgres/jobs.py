@@ -1,55 +1,12 @@
-"""Jobs on their way in and as people see them: the insert of a flush, and the read of whole jobs."""
+"""Jobs as people see them: whole, open or ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from barnabas.contract.jobs import JobProgress, JobView, raw
 from barnabas.domain.jobs import JobState
 from barnabas.postgres.database import Session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """An accepted job, before it is written. Payload, metadata and retry are JSON bytes."""
-
-    tenant_id: UUID
-    job_id: UUID
-    type_id: int
-    payload: bytes
-    priority: int = 1
-    queue_id: int = 0
-    run_at: datetime | None = None
-    timeout_ms: int | None = None
-    max_attempts: int | None = None
-    metadata: bytes | None = None
-    retry: bytes | None = None
-    trace: bytes | None = None
-    redrive_of: UUID | None = None
-    hooks: int = 0
-
-
-async def insert_jobs(session: Session, jobs: Sequence[NewJob]) -> int | None:
-    """Write a flush in one statement; returns the outbox row that tells Kafka, None when all of them are due later."""
-    outbox_id: int | None = await session.fetchval(
-        "insert_jobs",
-        [job.tenant_id for job in jobs],
-        [job.job_id for job in jobs],
-        [job.type_id for job in jobs],
-        [job.priority for job in jobs],
-        [job.queue_id for job in jobs],
-        [job.timeout_ms for job in jobs],
-        [job.max_attempts for job in jobs],
-        [job.run_at for job in jobs],
-        [job.payload for job in jobs],
-        [job.metadata for job in jobs],
-        [job.retry for job in jobs],
-        [job.trace for job in jobs],
-        [job.redrive_of for job in jobs],
-        [job.hooks for job in jobs],
-    )
-    return outbox_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.claim_jobs_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[]) RETURNS TABLE(verdict smallint, tenant_id uuid, job_id uuid, fence integer, attempt smallint, max_attempts smallint, losses smallint, hooks smallint, type_id integer, priority smallint, queue_id smallint, timeout_ms integer, ready_at timestamp with time zone, due_at timestamp with time zone, started_at timestamp with time zone, payload bytea, metadata bytea, retry bytea, trace bytea)
+CREATE FUNCTION public.claim_jobs_v1(p_worker uuid, p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[], p_timeouts_ms integer[]) RETURNS TABLE(verdict smallint, tenant_id uuid, job_id uuid, fence integer, attempt smallint, max_attempts smallint, losses smallint, hooks smallint, type_id integer, priority smallint, queue_id smallint, timeout_ms integer, ready_at timestamp with time zone, due_at timestamp with time zone, started_at timestamp with time zone, payload bytea, metadata bytea, retry bytea, trace bytea)
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -188,7 +188,8 @@ BEGIN
         RETURN QUERY
         WITH claimed AS (
             UPDATE jobs AS job
-               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(), hooks = job.hooks & ~128
+               SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(), hooks = job.hooks & ~128,
+                   timeout_ms = COALESCE(job.timeout_ms, p_timeouts_ms[array_position(p_types, job.type_id)])
               FROM unnest(p_tenants, p_jobs) AS wanted (tenant_id, job_id)
              WHERE job.tenant_id = wanted.tenant_id
                AND job.job_id = wanted.job_id
@@ -256,6 +257,7 @@ BEGIN
         claimed AS (
             UPDATE jobs AS job
                SET state = 3, fence = job.fence + 1, attempt = job.attempt + 1, worker_id = p_worker, started_at = now(),
+                   timeout_ms = COALESCE(job.timeout_ms, p_timeouts_ms[array_position(p_types, job.type_id)]),
                    hooks = (job.hooks & ~128) | CASE WHEN judged.limited THEN 1 ELSE 0 END
               FROM judged
              WHERE judged.admitted
