@@ -135,6 +135,12 @@ async def barnabas(*arguments: str, env: Mapping[str, str] | None = None, timeou
     return text
 
 
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def _show_troubles(directory: Path) -> None:
     """What the logs say went wrong, for whoever reads the failed test."""
     for log in sorted((directory / "logs").glob("*.log")):
@@ -168,7 +174,7 @@ async def open_stack(
             _show_troubles(directory)
             running = stack.processes()
             await barnabas("down", "--data-dir", str(directory), timeout=_DOWN_SECONDS)
-            left = [process.pid for process in running if process.is_running() and process.status() != "zombie"]
+            left = [f"{process.pid} {process.name()}" for process in running if _lives(process)]
             assert not left, f"`barnabas down` left processes behind: {left}"
     finally:
         shutil.rmtree(directory, ignore_errors=True)

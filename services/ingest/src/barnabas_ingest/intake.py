@@ -53,7 +53,7 @@ _SECONDS = metrics.flush_seconds.labels("intake")
 
 
 _KEY_REUSED = problem("idempotency_key_reused", "the key belongs to a job with another body")
-# The client's limit for a record, and room for its key and the problem.
+# The topic's limit for a record, less room for its key and the problem.
 _COPY_BYTES_MAX = topics.RECORD_BYTES_MAX - 8_192
 
 _Told = tuple[int | None, list[Submission]]

@@ -1,6 +1,5 @@
 """Everything that ingest's loops and routes share, opened in order and closed in reverse."""
 
-import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterable
@@ -16,6 +15,7 @@ from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import Dictionary, job_types
+from barnabas.postgres.ids import id_source
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_ingest.budget import Budget
 from barnabas_ingest.credentials import Credentials
@@ -117,7 +117,7 @@ async def open_resources(settings: IngestSettings) -> AsyncIterator[Resources]:
             producer=producer,
             teller=teller,
             clock=clock,
-            ids=Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom),
+            ids=id_source(clock),
             types=job_types(database),
             credentials=Credentials(database, admin_key=settings.admin_key.get_secret_value()),
             budget=Budget(settings.queue_bytes_max),

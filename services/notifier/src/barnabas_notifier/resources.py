@@ -1,7 +1,6 @@
 """Everything a notifier's loops share, opened in order and closed in reverse."""
 
 import asyncio
-import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -16,6 +15,7 @@ from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.deliveries import ClaimedDelivery, DeliveryKey, FinishingDelivery
+from barnabas.postgres.ids import id_source
 from barnabas.postgres.live_endpoints import EndpointKey
 from barnabas.runtime import metrics
 from barnabas.runtime.clock import DatabaseClock
@@ -120,7 +120,7 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
 
         clock = DatabaseClock(read_clock)
         await clock.synchronise()
-        ids = Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom)
+        ids = id_source(clock)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-notifier"))
         if lookup is None:
             system = SystemLookup()

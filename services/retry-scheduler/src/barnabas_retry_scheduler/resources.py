@@ -1,6 +1,5 @@
 """Everything that a retry-scheduler's loops share, opened in order and closed in reverse."""
 
-import os
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -12,6 +11,7 @@ from barnabas.errors import TransientError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.producer import Producer
 from barnabas.postgres.database import Database, open_database
+from barnabas.postgres.ids import id_source
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_retry_scheduler.bells import Bells
 from barnabas_retry_scheduler.delay_line import DelayLine
@@ -61,7 +61,7 @@ async def open_resources(settings: RetrySchedulerSettings) -> AsyncIterator[Reso
 
         clock = DatabaseClock(read_clock)
         await clock.synchronise()
-        ids = Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom)
+        ids = id_source(clock)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-retry-scheduler"))
         admin = await stack.enter_async_context(Admin(settings.kafka, client_id="barnabas-retry-scheduler"))
         leadership = Leadership(ids.mint(), lease_seconds=settings.leader_lease_seconds)

@@ -45,15 +45,15 @@ class Held:
     ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """An attempt that is over and not yet written."""
 
     held: Held
     outcome: Outcome
     seconds: float
-    event_id: UUID
-    """Minted once, so that a write which has to be tried again tells the same event."""
+    event_id: UUID | None = None
+    """Minted for the first write, so that one which has to be tried again tells the same event."""
 
 
 @dataclass(slots=True)

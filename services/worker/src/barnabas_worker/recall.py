@@ -37,7 +37,8 @@ async def recall_once(resources: Resources) -> int:
         keys = list(zip(row["tenant_ids"], row["ref_ids"], strict=True))
         # Its outbox row tells the relay: this is too rare to be worth a path of its own to Kafka.
         handed_back += await resources.database.run(partial(_hand_back, worker_id, row["batch_id"], keys))
-    if unknown:
+    # A batch whose end was being written at this moment is no news.
+    if handed_back:
         log.warning("unknown_batches_handed_back", batches=len(unknown), jobs=handed_back)
     return handed_back
 

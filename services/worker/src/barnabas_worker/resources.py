@@ -1,7 +1,6 @@
 """Everything a worker's loops share, opened in order and closed in reverse."""
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import job_types
+from barnabas.postgres.ids import id_source
 from barnabas.runtime.clock import DatabaseClock
 from barnabas.sdk.app import Handler
 from barnabas.sdk.loading import load_handlers
@@ -79,7 +79,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
 
         clock = DatabaseClock(read_clock)
         await clock.synchronise()
-        ids = Uuid7Source(now_ms=lambda: int(clock.now().timestamp() * 1000), random_bytes=os.urandom)
+        ids = id_source(clock)
         numbers = await job_types(database).ids(handlers)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-worker"))
         by_number = {numbers[name]: handler for name, handler in handlers.items()}

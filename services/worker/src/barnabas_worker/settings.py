@@ -14,7 +14,7 @@ class WorkerSettings(ServiceSettings):
     app: Annotated[str | None, Field(examples=["scoring.app:app"])] = None
     """The handlers, as `module:attribute`; the built-in ones are always there."""
 
-    slots: Annotated[int, Field(ge=1, le=5_000)] = 256
+    slots: Annotated[int, Field(ge=1, le=5_000)] = 512
     """Attempts that run at once in this process; a sync handler's slot is a thread."""
 
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0

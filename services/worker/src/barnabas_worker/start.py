@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,16 @@ from barnabas.sdk.isolated import IsolatedAttempt
 from barnabas.sdk.running import Attempt
 from barnabas_worker.holdings import Held, Running
 from barnabas_worker.resources import Resources
+
+
+def hold_all(resources: Resources, jobs: Sequence[ClaimedJob], *, worker_id: UUID, batch_id: UUID) -> list[Held]:
+    """What this process keeps of the jobs of one claim."""
+    delays: dict[int, list[float]] = {}
+    for job in jobs:
+        delays.setdefault(job.priority, []).append(max(0.0, (job.started_at - job.ready_at).total_seconds()))
+    for priority, seconds in delays.items():
+        metrics.observe_all(_START_DELAYS[priority], seconds)
+    return [hold(resources, job, worker_id=worker_id, batch_id=batch_id) for job in jobs]
 
 
 def hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UUID) -> Held:
@@ -52,7 +63,6 @@ def hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UU
             timeout_seconds=timeout,
             cancel_grace_seconds=resources.settings.cancel_grace_seconds,
         )
-    _START_DELAYS[job.priority].observe(max(0.0, (job.started_at - job.ready_at).total_seconds()))
     return Held(
         job=job,
         worker_id=worker_id,

@@ -10,6 +10,7 @@ from barnabas.errors import MalformedRecordError
 from barnabas.kafka.client_settings import ConsumerOptions
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
+from barnabas.postgres.ids import make_id
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
 from barnabas_worker.resources import Resources
@@ -47,12 +48,13 @@ async def take_records(resources: Resources, stop: Stop) -> None:
                 # No room: the reading rests until a turn has taken something.
                 await stop.wait(0.005)
             else:
-                waiting = await consumer.get(_RECORDS_MAX, _WAIT_SECONDS)
-                for record in waiting:
-                    if consumer.is_current(record):
-                        resources.records.note(record)
-            taken = take(resources, [record for record in waiting if consumer.is_current(record)])
-            waiting = waiting[len(waiting) - taken :] if taken else []
+                waiting = [
+                    record for record in await consumer.get(_RECORDS_MAX, _WAIT_SECONDS) if consumer.is_current(record)
+                ]
+                resources.records.note(waiting)
+            waiting = [record for record in waiting if consumer.is_current(record)]
+            left = take(resources, waiting)
+            waiting = waiting[len(waiting) - left :] if left else []
         if commits := resources.records.take_commits():
             consumer.commit(commits)
         resources.records.clear()
@@ -62,7 +64,7 @@ def take(resources: Resources, consumed: Sequence[ConsumedRecord]) -> int:
     """Put records into the look-ahead; returns how many of them, at the end, found no room."""
     for index, record in enumerate(consumed):
         try:
-            envelope = decode(record.value)
+            envelope = decode(record.value, make_id)
             if envelope.kind is not RecordKind.JOB:
                 raise MalformedRecordError("an envelope that doesn't name a job")
         except MalformedRecordError as error:

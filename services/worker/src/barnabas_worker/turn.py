@@ -14,19 +14,22 @@ import structlog
 from barnabas.contract.events import JobEvent
 from barnabas.contract.jobs import JobError, encode
 from barnabas.contract.telling import OutboxKind, event_records, job_record, retry_record
-from barnabas.domain.attempts import AttemptKind, Finish, Postpone, Requeue, Retry, Succeeded, decide, kind_of
+from barnabas.domain.attempts import AttemptKind, Finish, Postpone, Requeue, Retry, decide, kind_of
 from barnabas.domain.backoff import RetryPolicy
 from barnabas.domain.jobs import Hook, JobState
 from barnabas.postgres.database import Session
 from barnabas.postgres.turns import (
     Claims,
+    Finishes,
     Finishing,
     Releasing,
+    Turn,
     Verdict,
     WokenJob,
     claim_jobs,
     finish_jobs,
     release_jobs,
+    turn_jobs,
     wake_waiting,
 )
 from barnabas.runtime import metrics
@@ -41,6 +44,9 @@ _EVENT_TYPES = {
     JobState.FAILED: "job.failed",
     JobState.CANCELLED: "job.cancelled",
 }
+
+
+Decided = Finishing | Releasing
 
 
 @dataclass(slots=True)
@@ -68,16 +74,22 @@ async def take_turn(
     """
     written = Written(resources.ids.mint(), acknowledged=resources.teller.take_acknowledged())
     written.emptied = resources.holdings.take_empty() if finished else []
+    now = resources.clock.now()
+    decided = [_decided(one, now=now, jitter=resources.jitter()) for one in finished]
     limited = {one.held.job.tenant_id for one in finished if one.held.job.hooks & Hook.LIMITED}
+    plain = not limited and all(
+        type(one) is Finishing and ended.held.worker_id == resources.identity.worker_id
+        for ended, one in zip(finished, decided, strict=True)
+    )
     try:
-        # One statement needs no transaction around it, unless a gate's lock has to outlive it.
-        if limited or written.acknowledged or (finished and wanted) or _statements(finished) > 1:
+        if plain:
+            await _write_plain(resources, session, finished, decided, wanted, written)
+        else:
+            # The lock of a gate has to outlive the statement that took it.
             async with session.transaction():
                 if written.acknowledged:
                     await session.execute("delete_outbox", written.acknowledged)
-                await _write(resources, session, finished, wanted, limited, written)
-        else:
-            await _write(resources, session, finished, wanted, limited, written)
+                await _write(resources, session, list(zip(finished, decided, strict=True)), wanted, limited, written)
     except BaseException:
         resources.teller.untaken(written.acknowledged)
         resources.holdings.untaken(written.emptied)
@@ -103,22 +115,44 @@ async def tidy(resources: Resources, session: Session) -> None:
     resources.holdings.deleted(emptied)
 
 
-def _statements(finished: Sequence[Ended]) -> int:
-    """How many statements the endings may need: one for each worker id, two where some don't end their job."""
-    workers = len({one.held.worker_id for one in finished})
-    return workers if all(isinstance(one.outcome, Succeeded) for one in finished) else workers + 1
+async def _write_plain(
+    resources: Resources,
+    session: Session,
+    finished: Sequence[Ended],
+    decided: Sequence[Decided],
+    wanted: Sequence[Wanted],
+    written: Written,
+) -> None:
+    """The common turn: jobs that hold no gate's place end, others are claimed."""
+    if wanted:
+        resources.holdings.expect(written.batch_id)
+    finishing = [one for one in decided if isinstance(one, Finishing)]
+    turn = Turn(
+        worker_id=resources.identity.worker_id,
+        finishing=finishing,
+        batches=written.emptied,
+        told=written.acknowledged,
+        batch_id=written.batch_id,
+        keys=[(one.tenant_id, one.job_id) for one in wanted],
+        types=resources.timeouts_ms,
+    )
+    finishes, claims = await turn_jobs(session, turn)
+    if wanted:
+        written.claims = claims
+    _tell_ended(finishes, [(ended, one) for ended, one in zip(finished, finishing, strict=True)], written)
+    written.superseded += len(finished) - len(finishes.closed)
 
 
 async def _write(
     resources: Resources,
     session: Session,
-    finished: Sequence[Ended],
+    finished: Sequence[tuple[Ended, Decided]],
     wanted: Sequence[Wanted],
     limited: set[UUID],
     written: Written,
 ) -> None:
-    for worker_id in {one.held.worker_id for one in finished}:
-        own = [one for one in finished if one.held.worker_id == worker_id]
+    for worker_id in {ended.held.worker_id for ended, _ in finished}:
+        own = [(ended, one) for ended, one in finished if ended.held.worker_id == worker_id]
         await _write_endings(resources, session, worker_id, own, written)
     woken = await wake_waiting(session, sorted(limited)) if limited else []
     mine = [job for job in woken if job.type_id in resources.handlers] if resources.identity.alive else []
@@ -134,19 +168,17 @@ async def _write(
 
 
 async def _write_endings(
-    resources: Resources, session: Session, worker_id: UUID, finished: Sequence[Ended], written: Written
+    resources: Resources,
+    session: Session,
+    worker_id: UUID,
+    finished: Sequence[tuple[Ended, Decided]],
+    written: Written,
 ) -> None:
     """Finish and release the jobs of one worker id."""
     now = resources.clock.now()
-    ending: list[Finishing] = []
-    going: list[Releasing] = []
-    by_id = {one.held.job.job_id: one for one in finished}
-    for one in finished:
-        decided = _decided(one, now=now, jitter=resources.jitter())
-        if isinstance(decided, Finishing):
-            ending.append(decided)
-        else:
-            going.append(decided)
+    by_id = {ended.held.job.job_id: ended for ended, _ in finished}
+    ending = [one for _, one in finished if isinstance(one, Finishing)]
+    going = [one for _, one in finished if isinstance(one, Releasing)]
     settled: set[UUID] = set()
     if going:
         # The last of the two statements deletes the batches.
@@ -170,16 +202,24 @@ async def _write_endings(
     if ending:
         finishes = await finish_jobs(session, worker_id, ending, batches=written.emptied)
         settled |= finishes.closed
-        if finishes.outbox_id is not None:
-            events = [_event(by_id[job.job_id], job) for job in ending if job.job_id in finishes.closed]
-            written.tell.append((finishes.outbox_id, [told for event in events for told in event_records(event)]))
-        for job in ending:
-            if job.reason is not None and job.job_id in finishes.closed:
-                log.warning("dead_letter", job_id=str(job.job_id), tenant_id=str(job.tenant_id), reason=job.reason)
+        _tell_ended(finishes, [(by_id[job.job_id], job) for job in ending], written)
     written.superseded += len(finished) - len(settled)
 
 
-def _decided(one: Ended, *, now: datetime, jitter: float) -> Finishing | Releasing:
+def _tell_ended(finishes: Finishes, ended: Sequence[tuple[Ended, Finishing]], written: Written) -> None:
+    """The events of what was ended just now; an earlier try's are in its own outbox row."""
+    if finishes.outbox_id is None:
+        return
+    told: list[tuple[object, ...]] = []
+    for one, job in ended:
+        if job.job_id in finishes.closed:
+            told += event_records(_event(one, job))
+            if job.reason is not None:
+                log.warning("dead_letter", job_id=str(job.job_id), tenant_id=str(job.tenant_id), reason=job.reason)
+    written.tell.append((finishes.outbox_id, told))
+
+
+def _decided(one: Ended, *, now: datetime, jitter: float) -> Decided:
     held, job = one.held, one.held.job
     decision = decide(
         one.outcome,
@@ -211,6 +251,7 @@ def _decided(one: Ended, *, now: datetime, jitter: float) -> Finishing | Releasi
 
 def _finishing(one: Ended, decision: Finish) -> Finishing:
     job, error = one.held.job, decision.error
+    assert one.event_id is not None, "named before its first write"
     return Finishing(
         job.tenant_id,
         job.job_id,

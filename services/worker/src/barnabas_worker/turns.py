@@ -8,7 +8,7 @@ import structlog
 from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Raised, Snoozed, Succeeded, TimedOut
 from barnabas.domain.grouping import hold_seconds
 from barnabas.errors import DatabaseUnavailableError
-from barnabas.postgres.database import LeaseOverError, Session
+from barnabas.postgres.database import ConflictError, LeaseOverError, Session
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
@@ -18,7 +18,7 @@ from barnabas_worker.holdings import Ended, Held
 from barnabas_worker.look_ahead import Wanted
 from barnabas_worker.resources import Resources
 from barnabas_worker.slots import Slots
-from barnabas_worker.start import hold
+from barnabas_worker.start import hold_all
 from barnabas_worker.turn import Written, count_turn, take_turn, tidy
 
 log = structlog.get_logger(__name__)
@@ -89,8 +89,7 @@ class Turns:
 
     def _on_end(self, held: Held, run: Run, seconds: float) -> None:
         resources = self.resources
-        resources.finished.append(Ended(held, run.outcome, seconds, resources.ids.mint()))
-        resources.arrivals.add(1, now=resources.clock.monotonic())
+        resources.finished.append(Ended(held, run.outcome, seconds))
         resources.work.set()
 
     async def run_one(self, session: Session) -> None:
@@ -98,11 +97,13 @@ class Turns:
         resources = self.resources
         finished = resources.finished[:_ENDINGS_MAX]
         del resources.finished[: len(finished)]
+        _name_events(resources, finished)
         wanted = resources.records.take(max(0, self.free))
         worker_id = resources.identity.worker_id
         self.reserved += len(wanted)
         self.writing += len(finished)
         started = resources.clock.monotonic()
+        resources.arrivals.add(len(finished), now=started)
         try:
             written = await take_turn(resources, session, finished, wanted)
         except BaseException as error:
@@ -124,9 +125,7 @@ class Turns:
         resources.holdings.leave(one.held for one in finished)
         resources.records.settle(wanted)
         if written.claims is not None:
-            held = [
-                hold(resources, job, worker_id=worker_id, batch_id=written.batch_id) for job in written.claims.claimed
-            ]
+            held = hold_all(resources, written.claims.claimed, worker_id=worker_id, batch_id=written.batch_id)
             resources.holdings.take(written.batch_id, held)
             for one in held:
                 self.slots.start(one)
@@ -137,10 +136,23 @@ class Turns:
         for outbox_id, records in written.tell:
             resources.teller.tell(outbox_id, records)
         count_turn(written)
-        for ended in finished:
-            count, seconds = _MEASURES[_outcome_name(ended.outcome)]
-            count.inc()
-            seconds.observe(ended.seconds)
+        _measure(finished)
+
+
+def _name_events(resources: Resources, finished: list[Ended]) -> None:
+    unnamed = [one for one in finished if one.event_id is None]
+    for one, event_id in zip(unnamed, resources.ids.mint_many(len(unnamed)), strict=True):
+        one.event_id = event_id
+
+
+def _measure(finished: list[Ended]) -> None:
+    seconds: dict[str, list[float]] = {}
+    for ended in finished:
+        seconds.setdefault(_outcome_name(ended.outcome), []).append(ended.seconds)
+    for name, values in seconds.items():
+        count, histogram = _MEASURES[name]
+        count.inc(len(values))
+        metrics.observe_all(histogram, values)
 
 
 def _outcome_name(outcome: Outcome) -> str:
@@ -214,6 +226,8 @@ async def _turn_for_ever(turns: Turns) -> None:
                         resources.connected, failures = True, 0
                     else:
                         await tidy(resources, session)
+        except ConflictError as error:
+            log.info("turn_repeated", reason=str(error))
         except LeaseOverError:
             log.warning("claim_refused", reason="the lease is over")
         except DatabaseUnavailableError as error:

@@ -5,15 +5,18 @@ send the same bytes. The first byte is the layout's version: a reader that doesn
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import IntEnum
 from uuid import UUID
+
+import msgspec
 
 from barnabas.errors import MalformedRecordError
 
 VERSION = 1
 _LAYOUT = struct.Struct(">BB16s16s16sIqBHI")
 _NIL = UUID(int=0)
+_NIL_BYTES = _NIL.bytes
 
 
 class RecordKind(IntEnum):
@@ -23,9 +26,11 @@ class RecordKind(IntEnum):
     DELIVERY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One envelope.
+_KINDS = {int(kind): kind for kind in RecordKind}
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One envelope. A msgspec struct, because a dataclass costs five times as much to make.
 
     `ref_id` is the job's id, or for a delivery the event's id; `endpoint_id` is nil for a job. `fence` is the row's
     fence when the record was made (a claim adds one), `due_ms` Unix milliseconds by the database's clock, 0 for at
@@ -63,18 +68,26 @@ class Record:
         )
 
 
-def decode(value: bytes | None) -> Record:
-    """Read an envelope; raises `MalformedRecordError` for any value that `encode` can't have made."""
+def _from_bytes(value: bytes) -> UUID:
+    return UUID(bytes=value)
+
+
+def decode(value: bytes | None, make_id: Callable[[bytes], UUID] = _from_bytes) -> Record:
+    """Read an envelope; raises `MalformedRecordError` for any value that `encode` can't have made.
+
+    `make_id` turns 16 bytes into an id, for callers that have a quicker one than the standard library's.
+    """
     if value is None or len(value) != _LAYOUT.size or value[0] != VERSION:
         raise MalformedRecordError(f"not an envelope of version {VERSION}")
     _, kind, tenant, ref, endpoint, fence, due_ms, priority, queue_id, type_id = _LAYOUT.unpack(value)
-    if kind not in (RecordKind.JOB, RecordKind.DELIVERY) or priority > 3 or due_ms < 0:
+    named = _KINDS.get(kind)
+    if named is None or priority > 3 or due_ms < 0:
         raise MalformedRecordError("an envelope whose kind, priority or due time is out of range")
     return Record(
-        RecordKind(kind),
-        UUID(bytes=tenant),
-        UUID(bytes=ref),
-        UUID(bytes=endpoint),
+        named,
+        make_id(tenant),
+        make_id(ref),
+        _NIL if endpoint == _NIL_BYTES else make_id(endpoint),
         fence=fence,
         due_ms=due_ms,
         priority=priority,

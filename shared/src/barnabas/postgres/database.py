@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import asyncpg
 
-from barnabas.errors import DatabaseUnavailableError, SettingsError, SupersededError
+from barnabas.errors import DatabaseUnavailableError, SettingsError, SupersededError, TransientError
 from barnabas.postgres.queries import query
 
 T = TypeVar("T")
@@ -39,6 +39,12 @@ class LeaseOverError(SupersededError):
     """This worker's lease is over: it must go on under a new id."""
 
     code = "lease_over"
+
+
+class ConflictError(TransientError):
+    """Another transaction was in the way; the same may be tried again at once."""
+
+    code = "conflict"
 
 
 class Session:
@@ -114,7 +120,7 @@ class Database:
             try:
                 async with self.transaction() as session:
                     return await step(session)
-            except _RETRIED:
+            except ConflictError:
                 if attempt == _ATTEMPTS_MAX:
                     raise
         raise AssertionError("the loop above returns or raises")
@@ -155,6 +161,8 @@ def translated(connection: Any) -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if error.sqlstate == "BB001":
             raise LeaseOverError from error
+        if isinstance(error, _RETRIED):
+            raise ConflictError(f"Postgres: {type(error).__name__}") from error
         if isinstance(error, _UNAVAILABLE):
             if not isinstance(error, _HARMLESS):
                 _throw_away(connection)

@@ -42,18 +42,23 @@ class DatabaseClock:
     Between two measurements it runs on the machine's monotonic clock, so a stepped system clock doesn't move it.
     """
 
-    __slots__ = ("_base", "_base_monotonic", "_read", "uncertainty_seconds")
+    __slots__ = ("_base", "_base_monotonic", "_base_ms", "_read", "uncertainty_seconds")
 
     def __init__(self, read: Callable[[], Awaitable[datetime]]) -> None:
         self._read = read
         self._base = datetime.now(UTC)
         self._base_monotonic = time.monotonic()
+        self._base_ms = _unix_ms(self._base)
         self.uncertainty_seconds = float("inf")
         """Half the round trip of the best measurement so far in use; infinite before the first."""
 
     def now(self) -> datetime:
         """The database's time as well as we know it, aware and in UTC."""
         return self._base + timedelta(seconds=time.monotonic() - self._base_monotonic)
+
+    def now_ms(self) -> int:
+        """The same in whole Unix milliseconds, for ids."""
+        return self._base_ms + int((time.monotonic() - self._base_monotonic) * 1000)
 
     def monotonic(self) -> float:
         """Seconds that only grow; the machine's, not the database's."""
@@ -76,4 +81,9 @@ class DatabaseClock:
                 base, base_monotonic = told.astimezone(UTC), (asked + answered) / 2
         correction = (base - self._base).total_seconds() - (base_monotonic - self._base_monotonic)
         self._base, self._base_monotonic, self.uncertainty_seconds = base, base_monotonic, quickest / 2
+        self._base_ms = _unix_ms(base)
         return correction
+
+
+def _unix_ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

@@ -323,6 +323,44 @@ BEGIN
 END
 $$;
 
+-- turn_jobs_v1: a worker's whole turn in one round trip and one commit: forget what Kafka was told, end jobs, claim the next ones.
+--   The first row has verdict 0 and the answer of finish_jobs_v1; the others are claim_jobs_v1's. For turns that free no
+--   gate's place: those have to wake whoever waits in between.
+CREATE FUNCTION turn_jobs_v1(
+    p_worker uuid, p_ended_tenants uuid[], p_ended_jobs uuid[], p_fences integer[], p_states smallint[], p_results bytea[], p_errors bytea[],
+    p_reasons text[], p_events uuid[], p_batches uuid[], p_told bigint[], p_batch uuid, p_tenants uuid[], p_jobs uuid[], p_types integer[],
+    p_timeouts_ms integer[]
+)
+RETURNS TABLE (
+    verdict smallint, tenant_id uuid, job_id uuid, fence integer, attempt smallint, max_attempts smallint, losses smallint, hooks smallint,
+    type_id integer, priority smallint, queue_id smallint, timeout_ms integer, ready_at timestamptz, due_at timestamptz, started_at timestamptz,
+    payload bytea, metadata bytea, retry bytea, trace bytea, closed uuid[], already uuid[], outbox bigint
+)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    IF cardinality(p_jobs) > 0 THEN
+        -- The heartbeat's lock comes before all others, as in the reaper.
+        PERFORM 1 FROM workers WHERE worker_id = p_worker FOR KEY SHARE;
+    END IF;
+    IF cardinality(p_told) > 0 THEN
+        DELETE FROM outbox WHERE outbox_id = ANY (p_told);
+    END IF;
+    IF cardinality(p_ended_jobs) > 0 THEN
+        RETURN QUERY
+        SELECT 0::smallint, NULL::uuid, NULL::uuid, NULL::integer, NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint,
+               NULL::integer, NULL::smallint, NULL::smallint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+               NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea, ended.closed, ended.already, ended.outbox
+          FROM finish_jobs_v1(p_worker, p_ended_tenants, p_ended_jobs, p_fences, p_states, p_results, p_errors, p_reasons, p_events, p_batches) AS ended;
+    END IF;
+    IF cardinality(p_jobs) > 0 THEN
+        RETURN QUERY
+        SELECT claim.*, NULL::uuid[], NULL::uuid[], NULL::bigint
+          FROM claim_jobs_v1(p_worker, p_batch, p_tenants, p_jobs, p_types, p_timeouts_ms) AS claim;
+    END IF;
+END
+$$;
+
 -- release_jobs_v1: let go of held jobs that did not end: 1 a charged attempt to be retried, 2 a loss, 3 a hand-back, 4 a snooze.
 --   p_due    when each may run again; NULL = at once. Up to an hour a delay topic carries it, above that its timer does.
 --   released job ids that this call let go; a missing one is superseded
