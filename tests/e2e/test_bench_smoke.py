@@ -35,6 +35,6 @@ async def test_every_measure_of_the_benchmark_ends_with_counts_that_add_up(stack
 
     assert set(figures) >= _EXPECTED
     # A window of half a second may see nothing; what is counted over a whole measure may not.
-    assert all(figures[name].value > 0 for name in _NEVER_ZERO)
+    assert [name for name in _NEVER_ZERO if figures[name].value <= 0] == []
     assert figures["idle.accept_webhook.p50"].value <= figures["idle.accept_webhook.p99"].value
     assert figures["ratio.end_to_end.kafka"].value < 1

@@ -11,6 +11,7 @@ from barnabas.kafka.lag import lag
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.kafka.producer import Producer
 from tests.integration.kafka.conftest import MakeTopic, consume, consume_until, numbered, numbers, topic
+from tests.support.eventually import eventually
 from tests.unit.runtime.observing import counted
 
 CLASSIC = ConsumerOptions(group_protocol="classic")
@@ -184,6 +185,8 @@ async def test_a_paused_partition_is_silent_until_it_is_resumed(
         await producer.send(name, numbered(range(100)))
         await consume(consumer, 100)
         consumer.pause([TopicPartition(name, 0)])
+        # It is asked of another thread: what is read before that has looked is still delivered.
+        await eventually(lambda: TopicPartition(name, 0) in consumer._thread._paused_by_caller)
         await producer.send(name, numbered(range(100)))
         partition_1 = [r for r in await consume_until(consumer, _has(partition=1)) if r.partition == 0]
         silence = await consumer.get(1_000, timeout=1.0)

@@ -81,7 +81,7 @@ async def test_a_topic_that_does_not_exist_is_unknown_and_harms_no_other(
 async def test_a_record_that_is_too_large_fails_its_batch_at_once(producer: Producer, make_topic: MakeTopic) -> None:
     topic = await make_topic(1)
     with counted("barnabas_produced_total", outcome="unknown") as unknown, pytest.raises(BrokerUnavailableError):
-        await producer.send(topic, [(b"k", b"x" * 2_000_000, None), *numbered([1])])
+        await producer.send(topic, [(b"k", b"x" * 5_000_000, None), *numbered([1])])
 
     assert unknown() == 2
     assert producer.queued == 0

@@ -12,7 +12,7 @@ from tests.integration.kafka.conftest import MakeTopic, consume, numbers
 from tests.support.eventually import eventually
 
 # The broker takes records of up to 1 MiB.
-TOO_LARGE = b"x" * (2 * 1024 * 1024)
+TOO_LARGE = b"x" * (5 * 1024 * 1024)
 
 
 async def test_a_row_may_be_deleted_once_all_its_records_are_acknowledged(

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn, cast
 
@@ -76,9 +77,7 @@ class AttemptServer:
             self._send(Ready())
             while (start := self._inbox.get()) is not None:
                 outcome = self._run(start)
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                # Kilobytes on Linux, bytes on macOS.
-                self._send(pack_outcome(outcome, peak_bytes=peak if sys.platform == "darwin" else peak * 1024))
+                self._send(pack_outcome(outcome, peak_bytes=_peak_bytes()))
                 if self._is_terminated:
                     return _TERMINATED
         except _TerminatedError:
@@ -172,6 +171,22 @@ class AttemptServer:
     def _abandon(self) -> NoReturn:
         """The worker is gone in the middle of an attempt: someone else runs it again, so this one must not go on."""
         os._exit(1)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held.
+
+    `ru_maxrss` won't do on Linux: it begins with what the parent held when it started this process, so the children of
+    a large worker would all look large.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main() -> int:
