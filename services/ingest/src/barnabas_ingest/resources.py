@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 
@@ -13,6 +12,7 @@ from barnabas.domain.ids import Uuid7Source
 from barnabas.errors import SettingsError
 from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
+from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import Dictionary, job_types
 from barnabas.postgres.ids import id_source
@@ -98,13 +98,7 @@ async def open_resources(settings: IngestSettings) -> AsyncIterator[Resources]:
                     command_seconds=_COMMAND_SECONDS,
                 )
             )
-
-        async def read_clock() -> datetime:
-            told: datetime = await database.fetchval("read_clock")
-            return told
-
-        clock = DatabaseClock(read_clock)
-        await clock.synchronise()
+        clock = await open_clock(database)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-ingest"))
         teller = Teller(producer)
         flush = Flush(teller)

@@ -13,21 +13,26 @@ from uuid import UUID
 from barnabas.domain.ids import Uuid7Source
 from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
+from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.deliveries import ClaimedDelivery, DeliveryKey, FinishingDelivery
+from barnabas.postgres.identity import Identity
 from barnabas.postgres.ids import id_source
 from barnabas.postgres.live_endpoints import EndpointKey
 from barnabas.runtime import metrics
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_notifier.caller import Caller, open_caller
 from barnabas_notifier.holdings import Holdings
-from barnabas_notifier.identity import Identity
 from barnabas_notifier.lanes import Held, Lanes
 from barnabas_notifier.resolver import Lookup, SystemLookup
 from barnabas_notifier.settings import NotifierSettings
 
 NOWHERE = EndpointKey(UUID(int=0), UUID(int=0))
 """Before every endpoint."""
+
+
+# Nothing on the notifier's loop takes long: a loop that stands still for a minute won't turn again.
+_STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,13 +118,7 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
             # One connection each for taking, parking, reading, writing, and the periodic statements.
             open_database(settings.postgres.get_secret_value(), login="engine", size_max=6)
         )
-
-        async def read_clock() -> datetime:
-            told: datetime = await database.fetchval("read_clock")
-            return told
-
-        clock = DatabaseClock(read_clock)
-        await clock.synchronise()
+        clock = await open_clock(database)
         ids = id_source(clock)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-notifier"))
         if lookup is None:
@@ -135,7 +134,16 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
                 version=version("barnabas"),
             )
         )
-        identity = Identity(settings, ids)
+        identity = Identity(
+            settings.postgres.get_secret_value(),
+            service="notifier",
+            slots=settings.calls,
+            type_ids=(),
+            lease_seconds=settings.lease_seconds,
+            ids=ids,
+            on_cancel=lambda _: None,
+            stall_seconds=lambda: _STALL_SECONDS,
+        )
         # For a drain that was cut short; after a whole one nothing is left to end.
         stack.push_async_callback(identity.end, holds_nothing=False)
         yield Resources(

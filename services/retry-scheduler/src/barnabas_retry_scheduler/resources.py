@@ -4,12 +4,12 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from barnabas.domain.ids import Uuid7Source
 from barnabas.errors import TransientError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.producer import Producer
+from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.ids import id_source
 from barnabas.runtime.clock import DatabaseClock
@@ -54,13 +54,7 @@ async def open_resources(settings: RetrySchedulerSettings) -> AsyncIterator[Reso
         database = await stack.enter_async_context(
             open_database(settings.postgres.get_secret_value(), login="engine", size_max=_CONNECTIONS_MAX)
         )
-
-        async def read_clock() -> datetime:
-            told: datetime = await database.fetchval("read_clock")
-            return told
-
-        clock = DatabaseClock(read_clock)
-        await clock.synchronise()
+        clock = await open_clock(database)
         ids = id_source(clock)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-retry-scheduler"))
         admin = await stack.enter_async_context(Admin(settings.kafka, client_id="barnabas-retry-scheduler"))

@@ -5,15 +5,16 @@ import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from barnabas.domain.grouping import RateMeter
 from barnabas.domain.ids import Uuid7Source
 from barnabas.kafka.producer import Producer
 from barnabas.kafka.teller import Teller
+from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import job_types
+from barnabas.postgres.identity import Identity
 from barnabas.postgres.ids import id_source
 from barnabas.runtime.clock import DatabaseClock
 from barnabas.sdk.app import Handler
@@ -21,12 +22,15 @@ from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.threads import HandlerThreads
 from barnabas_worker.holdings import Ended, Holdings
-from barnabas_worker.identity import Identity
 from barnabas_worker.look_ahead import Records
 from barnabas_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from barnabas_worker.turns import Turns
+
+
+# A main loop that doesn't turn can end no attempt: longer than that and the longest deadline, and the process must go.
+_STALL_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -72,13 +76,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             # A connection for each turn, one for the recall and the rest of the periodic statements.
             open_database(settings.postgres.get_secret_value(), login="engine", size_max=settings.turns + 3)
         )
-
-        async def read_clock() -> datetime:
-            told: datetime = await database.fetchval("read_clock")
-            return told
-
-        clock = DatabaseClock(read_clock)
-        await clock.synchronise()
+        clock = await open_clock(database)
         ids = id_source(clock)
         numbers = await job_types(database).ids(handlers)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-worker"))
@@ -93,7 +91,17 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             log_form=settings.log_format,
         )
         stack.push_async_callback(children.close)
-        yield Resources(
+        identity = Identity(
+            settings.postgres.get_secret_value(),
+            service="worker",
+            slots=settings.slots,
+            type_ids=list(by_number),
+            lease_seconds=settings.lease_seconds,
+            ids=ids,
+            on_cancel=lambda requests: opened.turns.cancel(requests) if opened.turns else None,
+            stall_seconds=lambda: max(_STALL_SECONDS, opened.turns.deadlines.longest() + 10.0 if opened.turns else 0.0),
+        )
+        opened = Resources(
             settings=settings,
             database=database,
             producer=producer,
@@ -102,11 +110,12 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             ids=ids,
             handlers=by_number,
             timeouts_ms={number: max(1, round(handler.timeout * 1000)) for number, handler in by_number.items()},
-            identity=Identity(settings, ids, type_ids=list(by_number)),
+            identity=identity,
             records=Records(bytes_max=settings.look_ahead_bytes),
             threads=threads,
             children=children,
         )
+        yield opened
 
 
 def unready(resources: Resources) -> Iterable[str]:

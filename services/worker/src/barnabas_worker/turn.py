@@ -53,6 +53,8 @@ Decided = Finishing | Releasing
 class Written:
     """What one transaction did, to be acted on after its commit."""
 
+    worker_id: UUID
+    """Whoever claims; the endings name the holder of each job."""
     batch_id: UUID
     claims: Claims | None = None
     tell: list[tuple[int, list[tuple[object, ...]]]] = field(default_factory=list)
@@ -65,20 +67,25 @@ class Written:
 
 
 async def take_turn(
-    resources: Resources, session: Session, finished: Sequence[Ended], wanted: Sequence[Wanted]
+    resources: Resources,
+    session: Session,
+    finished: Sequence[Ended],
+    wanted: Sequence[Wanted],
+    *,
+    worker_id: UUID,
 ) -> Written:
     """Write the endings and the claims; nothing of this process' memory changes but what a retry may repeat.
 
     Raises `LeaseOverError`, and `DatabaseUnavailableError`: what was written is unknown then, and the same endings are
     to be handed in again.
     """
-    written = Written(resources.ids.mint(), acknowledged=resources.teller.take_acknowledged())
+    written = Written(worker_id, resources.ids.mint(), acknowledged=resources.teller.take_acknowledged())
     written.emptied = resources.holdings.take_empty() if finished else []
     now = resources.clock.now()
     decided = [_decided(one, now=now, jitter=resources.jitter()) for one in finished]
     limited = {one.held.job.tenant_id for one in finished if one.held.job.hooks & Hook.LIMITED}
     plain = not limited and all(
-        type(one) is Finishing and ended.held.worker_id == resources.identity.worker_id
+        type(one) is Finishing and ended.held.worker_id == worker_id
         for ended, one in zip(finished, decided, strict=True)
     )
     try:
@@ -128,7 +135,7 @@ async def _write_plain(
         resources.holdings.expect(written.batch_id)
     finishing = [one for one in decided if isinstance(one, Finishing)]
     turn = Turn(
-        worker_id=resources.identity.worker_id,
+        worker_id=written.worker_id,
         finishing=finishing,
         batches=written.emptied,
         told=written.acknowledged,
@@ -162,9 +169,7 @@ async def _write(
     keys = [(one.tenant_id, one.job_id) for one in wanted] + [(job.tenant_id, job.job_id) for job in mine]
     if keys:
         resources.holdings.expect(written.batch_id)
-        written.claims = await claim_jobs(
-            session, resources.identity.worker_id, written.batch_id, keys, resources.timeouts_ms
-        )
+        written.claims = await claim_jobs(session, written.worker_id, written.batch_id, keys, resources.timeouts_ms)
 
 
 async def _write_endings(

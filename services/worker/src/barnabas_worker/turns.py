@@ -105,7 +105,7 @@ class Turns:
         started = resources.clock.monotonic()
         resources.arrivals.add(len(finished), now=started)
         try:
-            written = await take_turn(resources, session, finished, wanted)
+            written = await take_turn(resources, session, finished, wanted, worker_id=worker_id)
         except BaseException as error:
             resources.finished[:0] = finished
             resources.records.put_back(wanted)
@@ -201,14 +201,7 @@ async def _keep_identity(turns: Turns) -> None:
         # Whoever holds these jobs next will run them: what ends here now is refused by its fence.
         turns.interrupt_all(Interruption.DRAIN)
 
-    # Without a loop that turns, no attempt can be ended: longer than the longest deadline, and the process must go.
-    await resources.identity.keep(
-        turns.ended,
-        on_alive=resources.work.set,
-        on_lost=lost,
-        on_cancel=turns.cancel,
-        stall_seconds=lambda: max(30.0, 3 * resources.settings.lease_seconds, turns.deadlines.longest() + 10.0),
-    )
+    await resources.identity.keep(turns.ended, on_lost=lost, on_alive=resources.work.set)
     await resources.identity.end(holds_nothing=turns.holds_nothing)
 
 

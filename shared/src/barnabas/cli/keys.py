@@ -47,10 +47,9 @@ def list_(
     data_dir: DataDir = HOME,
 ) -> None:
     """List a tenant's keys by their prefixes, newest first."""
-    from barnabas.cli.admin_calls import list_keys
 
     with open_admin(api_url, admin_key, data_dir) as admin:
-        found = list(islice(admin.walk(list_keys(tenant_id)), limit))
+        found = list(islice(admin.keys(tenant_id, limit=100), limit))
     if as_json:
         print_json(found)
         return

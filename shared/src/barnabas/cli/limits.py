@@ -28,10 +28,9 @@ def show(
     data_dir: DataDir = HOME,
 ) -> None:
     """Show a tenant's limits."""
-    from barnabas.cli.admin_calls import read_limits
 
     with open_admin(api_url, admin_key, data_dir) as admin:
-        limits = admin.carry_out(read_limits(tenant_id))
+        limits = admin.limits(tenant_id)
     _print(limits, as_json=as_json)
 
 

@@ -42,10 +42,9 @@ def list_(
     data_dir: DataDir = HOME,
 ) -> None:
     """List tenants, newest first."""
-    from barnabas.cli.admin_calls import list_tenants
 
     with open_admin(api_url, admin_key, data_dir) as admin:
-        found = list(islice(admin.walk(list_tenants()), limit))
+        found = list(islice(admin.tenants(limit=100), limit))
     if as_json:
         print_json(found)
         return

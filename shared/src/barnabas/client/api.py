@@ -140,8 +140,11 @@ class Client:
     dlq = _List(calls.list_dlq)
     redrive = _Method(calls.redrive)
     create_tenant = _Method(calls.create_tenant)
+    tenants = _List(calls.list_tenants)
     create_key = _Method(calls.create_key)
+    keys = _List(calls.list_keys)
     delete_key = _Method(calls.delete_key)
+    limits = _Method(calls.limits)
     set_limits = _Method(calls.set_limits)
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0, retries: Retries | None = None) -> None:
@@ -219,8 +222,11 @@ class AsyncClient:
     dlq = _AsyncList(calls.list_dlq)
     redrive = _AsyncMethod(calls.redrive)
     create_tenant = _AsyncMethod(calls.create_tenant)
+    tenants = _AsyncList(calls.list_tenants)
     create_key = _AsyncMethod(calls.create_key)
+    keys = _AsyncList(calls.list_keys)
     delete_key = _AsyncMethod(calls.delete_key)
+    limits = _AsyncMethod(calls.limits)
     set_limits = _AsyncMethod(calls.set_limits)
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0, retries: Retries | None = None) -> None:

@@ -221,14 +221,29 @@ def create_tenant(name: str) -> Call[Tenant]:
     return _create("/v1/admin/tenants", Tenant, name=name)
 
 
+def list_tenants(*, limit: int | None = None) -> Call[Page[Tenant]]:
+    """All tenants, newest first. Needs the admin key."""
+    return _list("/v1/admin/tenants", Tenant, limit=limit)
+
+
 def create_key(tenant_id: UUID | str, name: str) -> Call[ApiKey]:
     """Make an API key for a tenant; the answer has the key, this one time. Needs the admin key."""
     return _create(f"/v1/admin/tenants/{_segment(tenant_id)}/keys", ApiKey, name=name)
 
 
+def list_keys(tenant_id: UUID | str, *, limit: int | None = None) -> Call[Page[ApiKey]]:
+    """All keys of a tenant, newest first, revoked ones too. Needs the admin key."""
+    return _list(f"/v1/admin/tenants/{_segment(tenant_id)}/keys", ApiKey, limit=limit)
+
+
 def delete_key(tenant_id: UUID | str, key_id: UUID | str) -> Call[None]:
     """Revoke an API key; within 5 seconds nobody accepts it. Needs the admin key."""
     return _delete(f"/v1/admin/tenants/{_segment(tenant_id)}/keys/{_segment(key_id)}")
+
+
+def limits(tenant_id: UUID | str) -> Call[Limits]:
+    """A tenant's limits. Needs the admin key."""
+    return _get(f"/v1/admin/tenants/{_segment(tenant_id)}/limits", Limits)
 
 
 def set_limits(tenant_id: UUID | str, *, concurrency: int | None) -> Call[Limits]:

@@ -1,7 +1,10 @@
-"""Who this process is to the database: a worker id with a lease, and a new one when the lease is lost."""
+"""Who a process is to the database: a worker id with a lease, and a new one when the lease is lost.
+
+For every process that holds rows under a lease: worker and notifier. A lost id is never used again.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -11,20 +14,36 @@ from barnabas.errors import DatabaseUnavailableError
 from barnabas.postgres.heartbeat import Heartbeat
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
-from barnabas_notifier.settings import NotifierSettings
 
 log = structlog.get_logger(__name__)
 
-# Nothing on the notifier's loop takes long: a loop that stands still for a minute won't turn again.
-_STALL_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
+
+CancelRequests = list[tuple[UUID, int]]
+"""Job ids and fences of running jobs that were asked to end."""
 
 
 class Identity:
     """The current worker id. Claims are made only while it is alive."""
 
-    def __init__(self, settings: NotifierSettings, ids: Uuid7Source) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        service: str,
+        slots: int,
+        type_ids: Sequence[int],
+        lease_seconds: float,
+        ids: Uuid7Source,
+        on_cancel: Callable[[CancelRequests], None],
+        stall_seconds: Callable[[], float],
+    ) -> None:
+        """`on_cancel` and `stall_seconds` as for `Heartbeat`; the rest is what its row announces."""
+        self._dsn = dsn
+        self._announced = (service, slots, tuple(type_ids))
+        self._lease_seconds = lease_seconds
+        self._on_cancel = on_cancel
+        self._stall_seconds = stall_seconds
         self._ids = ids
         self._heartbeat: Heartbeat | None = None
         self._lost = asyncio.Event()
@@ -50,17 +69,18 @@ class Identity:
 
     async def begin(self) -> None:
         """Take a lease under the current id; raises `DatabaseUnavailableError`."""
+        service, slots, type_ids = self._announced
         heartbeat = Heartbeat(
-            self._settings.postgres.get_secret_value(),
+            self._dsn,
             worker_id=self.worker_id,
-            service="notifier",
-            slots=self._settings.calls,
-            type_ids=(),
-            lease_seconds=self._settings.lease_seconds,
+            service=service,
+            slots=slots,
+            type_ids=type_ids,
+            lease_seconds=self._lease_seconds,
             on_lost=self._lost_by(self.worker_id),
-            on_cancel=lambda _: None,
+            on_cancel=self._on_cancel,
             main_loop=asyncio.get_running_loop(),
-            stall_seconds=lambda: _STALL_SECONDS,
+            stall_seconds=self._stall_seconds,
         )
         await heartbeat.start()
         self._heartbeat = heartbeat
@@ -69,8 +89,10 @@ class Identity:
         self._begun.set()
         log.info("lease_begun", worker_id=str(self.worker_id))
 
-    async def keep(self, stop: Stop, *, on_lost: Callable[[], None]) -> None:
-        """Hold a lease until the stop; `on_lost` is called at once, before a new id is taken."""
+    async def keep(
+        self, stop: Stop, *, on_lost: Callable[[], None], on_alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """Hold a lease until the stop; `on_lost` is called before a new id is taken, `on_alive` when it lives."""
         failures = 0
         while not stop.is_set():
             try:
@@ -81,6 +103,7 @@ class Identity:
                 await stop.wait(retry_pause(0.5, failures, jitter=0.5))
                 continue
             failures = 0
+            on_alive()
             await self._until_lost_or(stop)
             if stop.is_set():
                 return
@@ -90,7 +113,7 @@ class Identity:
             self.worker_id = self._ids.mint()
 
     async def end(self, *, holds_nothing: bool) -> None:
-        """Stop renewing, as the last thing of the drain; a row that still stands for deliveries is the reaper's."""
+        """Stop renewing, as the last thing of the drain; a row that still stands for something is the reaper's."""
         self.alive = False
         self._begun.clear()
         if self._heartbeat is not None:
@@ -105,7 +128,7 @@ class Identity:
         return lose
 
     async def _until_lost_or(self, stop: Stop) -> None:
-        # The stop is asked for every half second rather than raced: a lost lease is what has to be noticed at once.
+        # The stop is looked at now and then; a lost lease is what has to be noticed at once.
         while not stop.is_set():
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
