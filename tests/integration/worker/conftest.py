@@ -44,6 +44,12 @@ class RunningWorker:
         self._task = asyncio.create_task(serve(service, self._settings, self.stop))
         await eventually(lambda: self.resources is not None and self.resources.identity.alive, timeout=20)
 
+    async def ended(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._task is not None
+        async with asyncio.timeout(30):
+            return await asyncio.shield(self._task)
+
     async def end(self) -> int:
         """SIGTERM's effect, and the exit code."""
         assert self._task is not None

@@ -115,7 +115,7 @@ async def test_an_attempt_past_its_deadline_ends_although_its_handler_goes_on(
 ) -> None:
     tenant = await world.tenant()
     handlers.gates["held"] = threading.Event()
-    worker = await start_worker(SLOTS="2")
+    worker = await start_worker(SLOTS="8")
     (slow,) = await world.submit(tenant, "slow")
     (blocked,) = await world.submit(tenant, "block_thread", b'{"gate": "held"}')
     await world.until(tenant, failed=2)
@@ -129,6 +129,19 @@ async def test_an_attempt_past_its_deadline_ends_although_its_handler_goes_on(
     assert stuck_meanwhile == 1
     for job in (slow, blocked):
         assert json.loads(bytes((await world.job(tenant, job)).view.error))["code"] == "timeout"
+
+
+async def test_a_worker_with_too_many_stuck_threads_drains_and_ends(world: World, start_worker: StartWorker) -> None:
+    tenant = await world.tenant()
+    handlers.gates["stuck"] = threading.Event()
+    worker = await start_worker(SLOTS="4", DRAIN_SECONDS="5.5")
+    await world.submit(tenant, "block_thread", b'{"gate": "stuck"}', count=2)
+
+    code = await worker.ended()
+    handlers.gates["stuck"].set()
+
+    assert code == 0
+    assert await world.states(tenant) == {"failed": 2}
 
 
 async def test_a_job_that_kills_its_process_is_a_dead_letter_after_exactly_three_losses(

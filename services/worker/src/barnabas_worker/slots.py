@@ -18,13 +18,28 @@ from barnabas_worker.holdings import Held
 log = structlog.get_logger(__name__)
 
 
+STUCK_SHARE_MAX = 0.25
+"""Above this share of slots held by threads that won't return, a new process is worth more than what is left."""
+
+
 class Slots:
-    """`size` attempts at once. `on_end(held, run, seconds)` is called on the loop when one is over."""
+    """`size` attempts at once.
+
+    On the loop, `on_end(held, run, seconds)` is called when an attempt is over, and `on_too_many_stuck` when more than
+    a quarter of the slots belong to threads that went on after theirs.
+    """
 
     def __init__(
-        self, size: int, group: asyncio.TaskGroup, deadlines: Deadlines, on_end: Callable[[Held, Run, float], None]
+        self,
+        size: int,
+        group: asyncio.TaskGroup,
+        deadlines: Deadlines,
+        *,
+        on_end: Callable[[Held, Run, float], None],
+        on_too_many_stuck: Callable[[], None],
     ) -> None:
         self.size = size
+        self._on_too_many_stuck = on_too_many_stuck
         self._group = group
         self._deadlines = deadlines
         self._on_end = on_end
@@ -75,6 +90,8 @@ class Slots:
                 # The thread can't be ended: its slot comes back when it does.
                 self.stuck += 1
                 log.warning("thread_still_running", job_type=held.handler.type, stuck=self.stuck)
+                if self.stuck > self.size * STUCK_SHARE_MAX:
+                    self._on_too_many_stuck()
                 await asyncio.wait([asyncio.wrap_future(run.still_running)])
                 self.stuck -= 1
             self._busy -= 1

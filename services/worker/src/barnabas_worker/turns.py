@@ -34,11 +34,18 @@ _IDLE_DELETE_SECONDS = 0.2
 class Turns:
     """The shared state of the turns in flight."""
 
-    def __init__(self, resources: Resources, group: asyncio.TaskGroup) -> None:
+    def __init__(self, resources: Resources, group: asyncio.TaskGroup, stop: Stop) -> None:
         self.resources = resources
         loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(loop)
-        self.slots = Slots(resources.settings.slots, group, self.deadlines, self._on_end)
+        self._stop = stop
+        self.slots = Slots(
+            resources.settings.slots,
+            group,
+            self.deadlines,
+            on_end=self._on_end,
+            on_too_many_stuck=self._give_way,
+        )
         self.reserved = 0
         """Slots kept for claims in flight."""
         self.writing = 0
@@ -91,6 +98,12 @@ class Turns:
         resources = self.resources
         resources.finished.append(Ended(held, run.outcome, seconds))
         resources.work.set()
+
+    def _give_way(self) -> None:
+        """Drain and end: a thread can't be killed, but whoever starts this process again gets all slots back."""
+        if not self._stop.is_set():
+            log.error("too_many_threads_stuck", stuck=self.slots.stuck, slots=self.slots.size)
+            self._stop.set()
 
     async def run_one(self, session: Session) -> None:
         """Gather, write, act."""
@@ -179,7 +192,7 @@ _MEASURES = {
 async def take_turns(resources: Resources, stop: Stop) -> None:
     """Turn until the stop, then drain: let attempts end, hand back the rest, write everything."""
     async with asyncio.TaskGroup() as group:
-        turns = Turns(resources, group)
+        turns = Turns(resources, group, stop)
         resources.turns = turns
         for number in range(resources.settings.turns):
             group.create_task(_turn_for_ever(turns), name=f"turn-{number}")
