@@ -120,11 +120,11 @@ async def test_an_attempt_past_its_deadline_ends_although_its_handler_goes_on(
     (blocked,) = await world.submit(tenant, "block_thread", b'{"gate": "held"}')
     await world.until(tenant, failed=2)
     assert worker.resources is not None
-    assert worker.resources.turns is not None
-    turns = worker.resources.turns
-    stuck_meanwhile = turns.slots.stuck
+    assert worker.resources.slots is not None
+    slots = worker.resources.slots
+    stuck_meanwhile = slots.stuck
     handlers.gates["held"].set()
-    await eventually(lambda: turns.slots.busy == 0)
+    await eventually(lambda: slots.busy == 0)
 
     assert stuck_meanwhile == 1
     for job in (slow, blocked):

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import time
 
 from barnabas.sdk.running import Interruption
 from barnabas_worker.holdings import Held
@@ -29,8 +30,9 @@ class Deadlines:
 
     def longest(self) -> float:
         """Seconds until the latest deadline of what runs; 0 when nothing does."""
+        # Asked for by the heartbeat's thread: the heap is copied in one step, and the clock is the same as the loop's.
         latest = max((deadline for deadline, _, held in list(self._heap) if not held.ended), default=0.0)
-        return max(0.0, latest - self._loop.time())
+        return max(0.0, latest - time.monotonic())
 
     def _arm(self) -> None:
         if self._timer is not None:

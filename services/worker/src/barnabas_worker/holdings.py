@@ -67,6 +67,21 @@ class Holdings:
     """Batches whose last job is written; their rows are deleted with the next turn, or when idle."""
     deleting: set[UUID] = field(default_factory=set)
 
+    def cancel(self, requests: Iterable[tuple[UUID, int]]) -> None:
+        """The tenants of these jobs, named with their fences, asked for their end."""
+        for job_id, fence in requests:
+            held = self.jobs.get(job_id)
+            if held is not None and held.job.fence == fence:
+                held.cancel_requested = True
+                if not held.ended:
+                    held.attempt.interrupt(Interruption.CANCEL)
+
+    def interrupt_all(self, reason: Interruption) -> None:
+        """Ask every attempt to end."""
+        for held in list(self.jobs.values()):
+            if not held.ended:
+                held.attempt.interrupt(reason)
+
     def expect(self, batch_id: UUID) -> None:
         """A claim is on its way: its batch may appear in Postgres before we know what it holds."""
         self.batches[batch_id] = 0

@@ -5,7 +5,6 @@ import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from barnabas.domain.grouping import RateMeter
 from barnabas.domain.ids import Uuid7Source
@@ -21,13 +20,11 @@ from barnabas.sdk.app import Handler
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.threads import HandlerThreads
+from barnabas_worker.deadlines import Deadlines
 from barnabas_worker.holdings import Ended, Holdings
 from barnabas_worker.look_ahead import Records
 from barnabas_worker.settings import WorkerSettings
-
-if TYPE_CHECKING:
-    from barnabas_worker.turns import Turns
-
+from barnabas_worker.slots import Slots
 
 # A main loop that doesn't turn can end no attempt: longer than that and the longest deadline, and the process must go.
 _STALL_SECONDS = 30.0
@@ -51,13 +48,14 @@ class Resources:
     records: Records
     threads: HandlerThreads
     children: ChildProcesses
-    holdings: Holdings = field(default_factory=Holdings)
+    holdings: Holdings
+    deadlines: Deadlines
     finished: list[Ended] = field(default_factory=list)
     """Attempts that are over and not yet written."""
     arrivals: RateMeter = field(default_factory=RateMeter)
     work: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there may be something for a turn to do."""
-    turns: "Turns | None" = None
+    slots: Slots | None = None
     """Set by the loop that takes turns."""
     connected: bool = True
     """Whether the last turn reached Postgres."""
@@ -91,6 +89,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             log_form=settings.log_format,
         )
         stack.push_async_callback(children.close)
+        holdings, deadlines = Holdings(), Deadlines(asyncio.get_running_loop())
         identity = Identity(
             settings.postgres.get_secret_value(),
             service="worker",
@@ -98,10 +97,10 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             type_ids=list(by_number),
             lease_seconds=settings.lease_seconds,
             ids=ids,
-            on_cancel=lambda requests: opened.turns.cancel(requests) if opened.turns else None,
-            stall_seconds=lambda: max(_STALL_SECONDS, opened.turns.deadlines.longest() + 10.0 if opened.turns else 0.0),
+            on_cancel=holdings.cancel,
+            stall_seconds=lambda: max(_STALL_SECONDS, deadlines.longest() + 10.0),
         )
-        opened = Resources(
+        yield Resources(
             settings=settings,
             database=database,
             producer=producer,
@@ -114,8 +113,9 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             records=Records(bytes_max=settings.look_ahead_bytes),
             threads=threads,
             children=children,
+            holdings=holdings,
+            deadlines=deadlines,
         )
-        yield opened
 
 
 def unready(resources: Resources) -> Iterable[str]:

@@ -13,7 +13,6 @@ from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas.sdk.running import Interruption, Run
-from barnabas_worker.deadlines import Deadlines
 from barnabas_worker.holdings import Ended, Held
 from barnabas_worker.look_ahead import Wanted
 from barnabas_worker.resources import Resources
@@ -36,13 +35,11 @@ class Turns:
 
     def __init__(self, resources: Resources, group: asyncio.TaskGroup, stop: Stop) -> None:
         self.resources = resources
-        loop = asyncio.get_running_loop()
-        self.deadlines = Deadlines(loop)
         self._stop = stop
-        self.slots = Slots(
+        self.slots = resources.slots = Slots(
             resources.settings.slots,
             group,
-            self.deadlines,
+            resources.deadlines,
             on_end=self._on_end,
             on_too_many_stuck=self._give_way,
         )
@@ -78,21 +75,6 @@ class Turns:
     def holds_nothing(self) -> bool:
         """Whether every claimed job has been written off."""
         return not self.resources.holdings.jobs and not self.resources.finished and not self.writing
-
-    def interrupt_all(self, reason: Interruption) -> None:
-        """Ask every attempt to end."""
-        for held in list(self.resources.holdings.jobs.values()):
-            if not held.ended:
-                held.attempt.interrupt(reason)
-
-    def cancel(self, requests: list[tuple[UUID, int]]) -> None:
-        """The tenants of these jobs asked for their end."""
-        for job_id, fence in requests:
-            held = self.resources.holdings.jobs.get(job_id)
-            if held is not None and held.job.fence == fence:
-                held.cancel_requested = True
-                if not held.ended:
-                    held.attempt.interrupt(Interruption.CANCEL)
 
     def _on_end(self, held: Held, run: Run, seconds: float) -> None:
         resources = self.resources
@@ -193,7 +175,6 @@ async def take_turns(resources: Resources, stop: Stop) -> None:
     """Turn until the stop, then drain: let attempts end, hand back the rest, write everything."""
     async with asyncio.TaskGroup() as group:
         turns = Turns(resources, group, stop)
-        resources.turns = turns
         for number in range(resources.settings.turns):
             group.create_task(_turn_for_ever(turns), name=f"turn-{number}")
         keeper = group.create_task(_keep_identity(turns), name="keep_identity")
@@ -212,7 +193,7 @@ async def _keep_identity(turns: Turns) -> None:
 
     def lost() -> None:
         # Whoever holds these jobs next will run them: what ends here now is refused by its fence.
-        turns.interrupt_all(Interruption.DRAIN)
+        resources.holdings.interrupt_all(Interruption.DRAIN)
 
     await resources.identity.keep(turns.ended, on_lost=lost, on_alive=resources.work.set)
     await resources.identity.end(holds_nothing=turns.holds_nothing)
@@ -271,7 +252,7 @@ async def _drain(turns: Turns) -> None:
     while not turns.holds_nothing and loop.time() - began < patience:
         resources.work.set()
         await asyncio.sleep(0.02)
-    turns.interrupt_all(Interruption.DRAIN)
+    resources.holdings.interrupt_all(Interruption.DRAIN)
     while not turns.holds_nothing and loop.time() - began < patience + _HAND_BACK_SECONDS * 0.6:
         resources.work.set()
         await asyncio.sleep(0.02)
