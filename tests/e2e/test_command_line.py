@@ -37,7 +37,16 @@ async def started(*arguments: str, env: Mapping[str, str]) -> AsyncIterator[Proc
     """A running command; killed if the test leaves it behind."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("BARNABAS_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "barnabas.cli.main", *arguments, env={**own, **env}, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        sys.executable,
+        "-m",
+        "barnabas.cli.main",
+        *arguments,
+        env={**own, **env},
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        # A shell has its background jobs ignore Ctrl-C, and whoever they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process

@@ -40,12 +40,15 @@ def stop_stack(home: Home, *, say: Callable[[str], None]) -> bool:
     asked = False
     if not _is_free(home):
         asked = True
-        _signal_supervisor(home, signal.SIGTERM)
+        supervisor = _signal_supervisor(home, signal.SIGTERM)
         if not _comes_free(home, _DOWN_SECONDS):
             say(f"the supervisor did not stop within {_DOWN_SECONDS:g} s; it is killed")
             _signal_supervisor(home, signal.SIGKILL)
             if not _comes_free(home, _KILLED_SECONDS):
                 raise LocalStackError(f"somebody still holds {home.lock}")
+        # It lets go of the lock a moment before it has ended.
+        if supervisor is not None:
+            psutil.wait_procs([supervisor], timeout=_KILLED_SECONDS)
     with held(home) as ours:
         if not ours:
             raise LocalStackError(f"another `barnabas` has started in {home.root} meanwhile")
@@ -95,16 +98,19 @@ def _comes_free(home: Home, seconds: float) -> bool:
     return False
 
 
-def _signal_supervisor(home: Home, number: signal.Signals) -> None:
-    """Signal the one that holds the lock; while it is starting, its name isn't written down yet, so wait for that."""
+def _signal_supervisor(home: Home, number: signal.Signals) -> psutil.Process | None:
+    """Signal the one that holds the lock and return it; None if nobody does any more.
+
+    While it is starting, its name isn't written down yet, so wait for that.
+    """
     deadline = time.monotonic() + _KILLED_SECONDS
     while time.monotonic() < deadline:
         identity = read_processes(home).get(SUPERVISOR)
         process = identity.find() if identity else None
         if process is not None:
             process.send_signal(number)
-            return
+            return process
         if _is_free(home):
-            return
+            return None
         time.sleep(_POLL_SECONDS)
     raise LocalStackError(f"somebody holds {home.lock}, but no supervisor is known")
