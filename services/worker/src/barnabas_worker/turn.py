@@ -146,7 +146,7 @@ async def _write_plain(
     finishes, claims = await turn_jobs(session, turn)
     if wanted:
         written.claims = claims
-    _tell_ended(finishes, [(ended, one) for ended, one in zip(finished, finishing, strict=True)], written)
+    _tell_ended(finishes, list(zip(finished, finishing, strict=True)), written)
     written.superseded += len(finished) - len(finishes.closed)
 
 

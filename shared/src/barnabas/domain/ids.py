@@ -29,10 +29,6 @@ def uuid7(unix_ms: int, random_bits: bytes) -> UUID:
     return _compose(unix_ms, int.from_bytes(random_bits[:RANDOM_BYTES]) >> 6)
 
 
-def _from_bytes(value: bytes) -> UUID:
-    return UUID(bytes=value)
-
-
 class Uuid7Source:
     """Mints UUIDv7s that grow from one to the next, also within a millisecond.
 
@@ -41,18 +37,11 @@ class Uuid7Source:
     went back by more than a second is believed, for the sake of the partitions.
     """
 
-    __slots__ = ("_free", "_last_ms", "_make", "_now_ms", "_random_bytes")
+    __slots__ = ("_free", "_last_ms", "_now_ms", "_random_bytes")
 
-    def __init__(
-        self,
-        *,
-        now_ms: Callable[[], int],
-        random_bytes: Callable[[int], bytes],
-        make: Callable[[bytes], UUID] = _from_bytes,
-    ) -> None:
+    def __init__(self, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> None:
         self._now_ms = now_ms
         self._random_bytes = random_bytes
-        self._make = make
         self._last_ms = -1
         self._free = 0
 
@@ -93,10 +82,6 @@ def day_floor(day: date) -> UUID:
 
 
 def _compose(unix_ms: int, free: int) -> UUID:
-    return UUID(bytes=_bytes(unix_ms, free))
-
-
-def _bytes(unix_ms: int, free: int) -> bytes:
     assert 0 <= unix_ms >> _UNIX_MS_BITS == 0, "a UUIDv7 holds 48 bits of milliseconds"
     high, low = free >> _LOW_BITS, free & ((1 << _LOW_BITS) - 1)
-    return ((unix_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT).to_bytes(16)
+    return UUID(int=(unix_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT)
