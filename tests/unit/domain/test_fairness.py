@@ -13,7 +13,7 @@ from barnabas.domain.jobs import Priority
 
 Entry = tuple[str, Priority, int]
 
-pushes = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(Priority), st.integers(0, 40)), max_size=80)
+pushes = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(Priority), st.integers(1, 40)), max_size=80)
 
 
 def fill(look_ahead: LookAhead[Entry], tenant: str, priority: Priority, count: int, *, size: int = 1) -> None:
@@ -40,21 +40,21 @@ def test_a_burst_of_one_tenant_does_not_delay_another() -> None:
 
 def test_a_tenant_of_weight_three_gets_three_in_a_row() -> None:
     look_ahead = filled(("a", Priority.MEDIUM, 20), ("b", Priority.MEDIUM, 20))
-    look_ahead.set_weight("b", 3)
+    look_ahead.set_weights({"b": 3})
 
     assert tenants_of(look_ahead.take(12)) == "abbbabbbabbb"
 
 
 def test_an_unfinished_turn_goes_on_with_the_next_take() -> None:
     look_ahead = filled(("b", Priority.MEDIUM, 20), ("a", Priority.MEDIUM, 20))
-    look_ahead.set_weight("b", 3)
+    look_ahead.set_weights({"b": 3})
 
     assert "".join(tenants_of(look_ahead.take(1)) for _ in range(8)) == "bbbabbba"
 
 
 def test_nobody_saves_up_turns_while_it_has_no_work() -> None:
     look_ahead = filled(("a", Priority.LOW, 1), ("b", Priority.LOW, 50))
-    look_ahead.set_weight("a", 10)
+    look_ahead.set_weights({"a": 10})
     look_ahead.take(20)
     fill(look_ahead, "a", Priority.LOW, 30)
 
@@ -113,8 +113,7 @@ def test_an_idle_priority_s_share_goes_to_the_others(busy: set[Priority], taken:
 )
 def test_backlogged_tenants_are_never_further_apart_than_one_turn(weights: dict[str, int], takes: list[int]) -> None:
     look_ahead = filled(*((tenant, Priority.HIGH, 150) for tenant in weights))
-    for tenant, weight in weights.items():
-        look_ahead.set_weight(tenant, weight)
+    look_ahead.set_weights(weights)
     got: Counter[str] = Counter()
 
     for count in takes:
@@ -211,7 +210,7 @@ def test_nobody_sheds_below_its_share() -> None:
 
 def test_a_tenant_of_double_weight_has_a_double_share() -> None:
     look_ahead = LookAhead[Entry](bytes_max=90)
-    look_ahead.set_weight("a", 2)
+    look_ahead.set_weights({"a": 2})
     fill(look_ahead, "a", Priority.LOW, 60)
     fill(look_ahead, "b", Priority.LOW, 30)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import lcm
 from types import MappingProxyType
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from barnabas.domain.jobs import Priority
 
@@ -32,10 +32,7 @@ class LookAhead(Generic[T]):
 
     def __init__(self, *, bytes_max: int, shares: Mapping[Priority, int] = DEFAULT_SHARES) -> None:
         assert bytes_max > 0, "a look-ahead holds something"
-        assert all(shares[priority] > 0 for priority in Priority), "a priority without a share would starve"
-        # A step is exact in whole numbers, so that the order never depends on how long the process has run.
-        whole = lcm(*(shares[priority] for priority in Priority))
-        self._levels = [_Level[T](step=whole // shares[priority]) for priority in sorted(Priority, reverse=True)]
+        self._levels = [_Level[T]() for _ in Priority]
         self._by_priority = dict(zip(sorted(Priority, reverse=True), self._levels, strict=True))
         self._now = 0
         self._bytes_max = bytes_max
@@ -43,19 +40,33 @@ class LookAhead(Generic[T]):
         self._count = 0
         self._held: dict[Hashable, int] = {}
         self._weights: dict[Hashable, int] = {}
+        self.set_shares(shares)
 
-    def set_weight(self, tenant: Hashable, weight: int) -> None:
-        """How many a tenant gets where others get one; 1 unless set. Counts from its next turn."""
-        assert 1 <= weight <= 1000, "a weight is from 1 to 1000"
-        self._weights[tenant] = weight
+    def set_weights(self, weights: Mapping[Any, int]) -> None:
+        """How many these tenants get where others get one; everybody else weighs 1. Counts from the next turn on."""
+        assert all(1 <= weight <= 1000 for weight in weights.values()), "a weight is from 1 to 1000"
+        self._weights = dict(weights)
 
-    def push(self, entry: T, *, tenant: Hashable, priority: Priority, size: int) -> bool:
+    def set_shares(self, shares: Mapping[Priority, int]) -> None:
+        """The parts of the slots while all four priorities have work. Counts from each one's next record."""
+        assert all(shares[priority] > 0 for priority in Priority), "a priority without a share would starve"
+        # A step is exact in whole numbers, so that the order never depends on how long the process has run.
+        whole = lcm(*(shares[priority] for priority in Priority))
+        for priority, level in self._by_priority.items():
+            level.step = whole // shares[priority]
+            # Places on the old clock mean nothing on the new one: all that wait begin anew, side by side.
+            level.start = 0
+        self._now = 0
+
+    def push(self, entry: T, *, tenant: Hashable, priority: Priority, size: int, anyway: bool = False) -> bool:
         """Take in a record of `size` bytes at the end of its tenant's line; False when there is no room for it.
+
+        `anyway` takes it in beyond the bound, for the few whose number is bounded elsewhere.
 
         An empty look-ahead takes any record, so that one above the bound can't stop its partition for ever.
         """
-        assert size >= 0, "a record has no negative size"
-        if self._bytes + size > self._bytes_max and self._count:
+        assert size > 0, "a record takes up room"
+        if self._bytes + size > self._bytes_max and self._count and not anyway:
             return False
         level = self._by_priority[priority]
         if not level.ring:
@@ -70,13 +81,18 @@ class LookAhead(Generic[T]):
     def take(self, count: int) -> list[T]:
         """Up to `count` records, the fairest next first; fewer only when it is empty."""
         taken: list[T] = []
-        for _ in range(min(count, self._count)):
+        left = min(count, self._count)
+        while left:
             level = self._next_level()
-            self._now = level.start
-            level.start += level.step
-            entry, size, tenant = level.pop(self._weights)
-            self._forget(tenant, size)
-            taken.append(entry)
+            # While the others are empty, one level's turns follow each other.
+            turns = 1 if any(other.ring for other in self._levels if other is not level) else left
+            for _ in range(turns):
+                self._now = level.start
+                level.start += level.step
+                entry, size, tenant = level.pop(self._weights)
+                self._forget(tenant, size)
+                taken.append(entry)
+            left -= turns
         return taken
 
     def shed(self, bytes_wanted: int, *, newcomers: int = 0) -> list[T]:
@@ -169,9 +185,9 @@ class _Level(Generic[T]):
 
     __slots__ = ("lines", "ring", "start", "step")
 
-    def __init__(self, *, step: int) -> None:
+    def __init__(self) -> None:
         self.start = 0
-        self.step = step
+        self.step = 0
         self.ring: deque[_Line[T]] = deque()
         self.lines: dict[Hashable, _Line[T]] = {}
 
