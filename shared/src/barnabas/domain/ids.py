@@ -6,6 +6,7 @@ wrong clock must not make ids that have no partition. Source: RFC 9562, section 
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from struct import unpack
 from typing import Final
 from uuid import UUID
 
@@ -34,12 +35,20 @@ class Uuid7Source:
 
     `now_ms` gives the database's time in Unix milliseconds, `random_bytes(n)` n unpredictable bytes. Within a
     millisecond, and while the clock is a little behind, the next id is the last one plus a random step; a clock that
-    went back by more than a second is believed, for the sake of the partitions.
+    went back by more than a second is believed, for the sake of the partitions. `make` turns 16 bytes into an id, for
+    callers that have a quicker one than the standard library's.
     """
 
-    __slots__ = ("_free", "_last_ms", "_now_ms", "_random_bytes")
+    __slots__ = ("_free", "_last_ms", "_make", "_now_ms", "_random_bytes")
 
-    def __init__(self, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        now_ms: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+        make: Callable[[bytes], UUID] = lambda value: UUID(bytes=value),
+    ) -> None:
+        self._make = make
         self._now_ms = now_ms
         self._random_bytes = random_bytes
         self._last_ms = -1
@@ -54,14 +63,13 @@ class Uuid7Source:
         now = self._now_ms()
         if now > self._last_ms or now < self._last_ms - _BACKWARDS_MS_MAX:
             self._begin(now)
-        chance = self._random_bytes(_STEP_BYTES * count)
-        minted = []
-        for at in range(0, _STEP_BYTES * count, _STEP_BYTES):
-            # A step of 1 to 2**32 leaves room for 2**41 ids and can't be guessed from the id before.
-            self._free += 1 + int.from_bytes(chance[at : at + _STEP_BYTES])
+        make, minted = self._make, []
+        # A step of 1 to 2**32 leaves room for 2**41 ids and can't be guessed from the id before.
+        for step in unpack(f">{count}I", self._random_bytes(_STEP_BYTES * count)):
+            self._free += 1 + step
             if self._free >> _FREE_BITS:
                 self._begin(self._last_ms + 1)
-            minted.append(_compose(self._last_ms, self._free))
+            minted.append(make(_number(self._last_ms, self._free).to_bytes(16)))
         return minted
 
     def _begin(self, unix_ms: int) -> None:
@@ -82,6 +90,10 @@ def day_floor(day: date) -> UUID:
 
 
 def _compose(unix_ms: int, free: int) -> UUID:
+    return UUID(int=_number(unix_ms, free))
+
+
+def _number(unix_ms: int, free: int) -> int:
     assert 0 <= unix_ms >> _UNIX_MS_BITS == 0, "a UUIDv7 holds 48 bits of milliseconds"
     high, low = free >> _LOW_BITS, free & ((1 << _LOW_BITS) - 1)
-    return UUID(int=(unix_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT)
+    return (unix_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT

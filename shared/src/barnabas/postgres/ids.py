@@ -21,4 +21,4 @@ def make_id(value: bytes) -> UUID:
 
 def id_source(clock: DatabaseClock) -> Uuid7Source:
     """Mints ids by the database's time."""
-    return Uuid7Source(now_ms=clock.now_ms, random_bytes=os.urandom)
+    return Uuid7Source(now_ms=clock.now_ms, random_bytes=os.urandom, make=make_id)
