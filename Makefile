@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prepare up down status logs reset test unit bench check format generate verify lock jars clean
+.PHONY: help prepare up down status logs reset test unit bench bench-fairness bench-scale bench-peers check format generate verify lock jars clean
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -21,7 +21,7 @@ PROJECTS := shared services/ingest services/worker services/notifier services/re
 ARGS ?=
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(READY)  ## start Kafka, Postgres and the services, and show where (ARGS="--detach --port 0 --workers 2")
 	@$(BIN)/barnabas up $(ARGS)
@@ -46,6 +46,17 @@ unit: $(READY)  ## the tests that need no server
 
 bench: $(READY) jars  ## measure a whole system of its own, into docs/benchmarks.md (ARGS="--quick", ARGS="--compare")
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-fairness: $(READY) jars  ## measure fairness and limits, about fifteen minutes (ARGS="--only flood", ARGS="--starts 1000000")
+	$(BIN)/python -m tests.bench fairness $(ARGS)
+
+bench-scale: $(READY) jars  ## the same work beside 10 thousand to 5 million rows, about fifteen minutes (ARGS="--rows 10000,1000000")
+	$(BIN)/python -m tests.bench scale $(ARGS)
+
+bench-peers: $(READY)  ## run beside other engines: PEERS=directory of the peers' harness (ARGS="--only barnabas,procrastinate")
+	@test -n "$(PEERS)" || { echo "Say where the harness is: make bench-peers PEERS=path/to/peers" >&2; exit 1; }
+	$(BIN)/python $(PEERS)/run.py --peers $(abspath tests/bench/peers/barnabas) --out .barnabas/bench/peers $(ARGS)
+	$(BIN)/python -m tests.bench.peers_page .barnabas/bench/peers/results.json
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .

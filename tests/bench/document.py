@@ -12,25 +12,27 @@ import msgspec
 import psutil
 
 from barnabas_local.jars import KAFKA
-from tests.bench.figures import Figure
+from tests.bench.figures import Figure, shown
+from tests.bench.targets import target_table
 
-_BEGIN = "<!-- figures: written by `make bench` -->"
-_END = "<!-- end of figures -->"
+_BEGIN = "<!-- figures of the suite {suite}: written by the benchmark -->"
+_END = "<!-- end of the suite {suite} -->"
 _SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "wal_compression")
 
 
 class Run(msgspec.Struct, kw_only=True):
     """One run of the benchmark."""
 
+    suite: str = "system"
     at: datetime
     command: str
     machine: dict[str, str]
     figures: list[Figure]
 
 
-def new_run(command: str) -> Run:
+def new_run(suite: str, command: str) -> Run:
     """An empty one, of now."""
-    return Run(at=datetime.now(UTC).replace(microsecond=0), command=command, machine={}, figures=[])
+    return Run(suite=suite, at=datetime.now(UTC).replace(microsecond=0), command=command, machine={}, figures=[])
 
 
 async def describe_machine(database: Any, *, workers: int, settings: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -59,25 +61,53 @@ def read_json(path: Path) -> Run:
     return msgspec.json.decode(path.read_bytes(), type=Run)
 
 
+def merged(before: Run, after: Run) -> Run:
+    """An earlier run with what a later one has measured again in its place, and what is new at the end."""
+    again = {figure.name: figure for figure in after.figures}
+    known = {figure.name for figure in before.figures}
+    figures = [again.get(figure.name, figure) for figure in before.figures]
+    return Run(
+        suite=after.suite,
+        at=after.at,
+        command=f"{before.command}`, then `{after.command}",
+        machine=before.machine | {"again": f"with {after.machine['system']}"},
+        figures=figures + [figure for figure in after.figures if figure.name not in known],
+    )
+
+
 def table(figures: Sequence[Figure]) -> str:
     """The figures as a Markdown table."""
     lines = ["| what | figure | lowest – highest window | unit |", "|---|---:|---:|---|"]
     for figure in figures:
-        spread = "" if figure.low is None or figure.high is None else f"{_shown(figure.low)} – {_shown(figure.high)}"
-        lines.append(f"| {figure.about} | {_shown(figure.value)} | {spread} | {figure.unit} |")
+        spread = "" if figure.low is None or figure.high is None else f"{shown(figure.low)} – {shown(figure.high)}"
+        lines.append(f"| {figure.about} | {shown(figure.value)} | {spread} | {figure.unit} |")
     return "\n".join(lines)
 
 
 def write_page(run: Run, page: Path) -> None:
-    """Replace what stands between the page's markers by this run."""
-    text = page.read_text()
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    assert begin, f"{page} has no line {_BEGIN}"
-    assert end, f"{page} has no line {_END}"
+    """Replace what the page says of this suite by this run."""
     facts = "\n".join(f"- {name}: {value}" for name, value in run.machine.items())
-    block = f"Measured {run.at:%Y-%m-%d %H:%M} UTC by `{run.command}`.\n\n{facts}\n\n{table(run.figures)}"
-    page.write_text(f"{before}{_BEGIN}\n\n{block}\n\n{_END}{after}")
+    block = "\n\n".join(
+        [
+            f"Measured {run.at:%Y-%m-%d %H:%M} UTC by `{run.command}`.",
+            facts,
+            target_table(run.suite, run.figures),
+            "All figures of that run:",
+            table(run.figures),
+        ]
+    )
+    replace_part(page, run.suite, block)
+
+
+def replace_part(page: Path, suite: str, block: str) -> None:
+    """Put a block between the page's markers of a suite."""
+    text = page.read_text()
+    first, last = _BEGIN.format(suite=suite), _END.format(suite=suite)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    assert begin, f"{page} has no line {first}"
+    assert end, f"{page} has no line {last}"
+    page.write_text(f"{before}{begin}\n\n{block}\n\n{end}{after}")
 
 
 def compared(run: Run, baseline: Run) -> str:
@@ -88,9 +118,9 @@ def compared(run: Run, baseline: Run) -> str:
     lines = [f"{'':{width}} {'baseline':>12} {'this run':>12}  change ({dates})"]
     for figure in run.figures:
         old = known.get(figure.name)
-        before = "-" if old is None else _shown(old.value)
+        before = "-" if old is None else shown(old.value)
         change = "" if old is None else _change(old, figure)
-        lines.append(f"{figure.about:{width}} {before:>12} {_shown(figure.value):>12}  {change} {figure.unit}")
+        lines.append(f"{figure.about:{width}} {before:>12} {shown(figure.value):>12}  {change} {figure.unit}")
     return "\n".join(lines)
 
 
@@ -100,12 +130,6 @@ def _change(old: Figure, new: Figure) -> str:
     share = new.value / old.value - 1
     better = (share > 0) == new.more_is_better
     return f"{share:+.0%} {'better' if better else 'worse'}" if abs(share) >= 0.005 else "same"
-
-
-def _shown(value: float) -> str:
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def _processor() -> str:

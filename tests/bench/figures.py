@@ -64,6 +64,13 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
 
 
+def shown(value: float) -> str:
+    """A value with three digits or so, for people."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
 def split(samples: Sequence[tuple[float, float]], *, windows: int) -> list[list[float]]:
     """(moment, value) pairs as the values of equally long windows."""
     if not samples:

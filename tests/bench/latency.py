@@ -130,7 +130,7 @@ def _order(system: System, tenants: list[Tenant], *, seconds: float) -> HttpOrde
     return HttpOrder(
         url=system.stack.told["api_url"],
         keys=[tenant.key for tenant in tenants],
-        job_type=system.job_type,
+        job_type="stamp",
         pad_bytes=PAD_BYTES,
         connections=_IDLE_CONNECTIONS,
         seconds=seconds,
@@ -162,11 +162,10 @@ def _starts(rows: list[Mapping[str, Any]]) -> list[Figure]:
     claims = [(row["accepted"], row["claimed"] - row["accepted"]) for row in rows]
     figures = percentiles("idle.accept_claim", "idle, accept to claim", split(claims, windows=_WINDOWS))
     stamps = [(row["accepted"], msgspec.json.decode(row["result"])) for row in rows]
-    if all("started" in stamp for _, stamp in stamps):
-        accepts = [(accepted, stamp["started"] - accepted) for accepted, stamp in stamps]
-        calls = [(accepted, stamp["started"] - stamp["sent"]) for accepted, stamp in stamps]
-        figures += percentiles("idle.accept_start", "idle, accept to handler start", split(accepts, windows=_WINDOWS))
-        figures += percentiles("idle.call_start", "idle, call to handler start", split(calls, windows=_WINDOWS))
+    accepts = [(accepted, stamp["started"] - accepted) for accepted, stamp in stamps]
+    calls = [(accepted, stamp["started"] - stamp["sent"]) for accepted, stamp in stamps]
+    figures += percentiles("idle.accept_start", "idle, accept to handler start", split(accepts, windows=_WINDOWS))
+    figures += percentiles("idle.call_start", "idle, call to handler start", split(calls, windows=_WINDOWS))
     return figures
 
 

@@ -63,6 +63,9 @@ def _produce(order: KafkaLimitOrder, topic: str) -> list[float]:
             "queue.buffering.max.messages": 20_000,
         }
     )
+    # Connections and the producer's id are made with the first record.
+    producer.produce(topic, _VALUE, _KEYS[0], on_delivery=report)
+    assert producer.flush(_LIMIT_SECONDS) == 0
     rates = []
     for _ in range(order.windows):
         before, begin = acknowledged, time.monotonic()

@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit, urlunsplit
-
-import asyncpg
 
 from tests.bench.figures import Figure, median
 from tests.bench.limit_kafka import KafkaLimit, KafkaLimitOrder
 from tests.bench.limit_postgres import PostgresOrder
-from tests.bench.system import System
+from tests.bench.system import System, superuser, superuser_dsn
 from tests.support.stack import Stack
 
 _DATABASE = "bench_limit"
@@ -46,15 +43,9 @@ async def measure(system: System, *, windows: int, window_seconds: float) -> lis
 @asynccontextmanager
 async def _empty_database(stack: Stack) -> AsyncIterator[str]:
     """A database beside the system's, on its server; thrown away."""
-    told = urlsplit(stack.told["postgres"])
-    password = (stack.directory / "postgres" / "superuser.password").read_text().strip()
-    server = told._replace(netloc=f"postgres:{password}@{told.hostname}:{told.port}")
-    superuser = await asyncpg.connect(urlunsplit(server._replace(path="/postgres")))
-    try:
-        await superuser.execute(f"CREATE DATABASE {_DATABASE}")
+    async with superuser(stack, database="postgres") as connection:
+        await connection.execute(f"CREATE DATABASE {_DATABASE}")
         try:
-            yield urlunsplit(server._replace(path=f"/{_DATABASE}"))
+            yield superuser_dsn(stack, database=_DATABASE)
         finally:
-            await superuser.execute(f"DROP DATABASE {_DATABASE} WITH (FORCE)")
-    finally:
-        await superuser.close()
+            await connection.execute(f"DROP DATABASE {_DATABASE} WITH (FORCE)")

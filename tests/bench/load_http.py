@@ -40,6 +40,10 @@ class HttpOrder(msgspec.Struct, kw_only=True):
     outstanding: int | None = None
     """At most so many jobs accepted and not ended; needs `kafka`."""
     kafka: str | None = None
+    priorities: list[str] = msgspec.field(default_factory=lambda: ["medium"])
+    """Rounds of the keys take them in turn."""
+    hold_seconds: float = 0.0
+    """What the handlers `hold` and `vary` sleep for."""
 
 
 class HttpSeen(msgspec.Struct, kw_only=True):
@@ -54,8 +58,8 @@ class HttpSeen(msgspec.Struct, kw_only=True):
     cpu_seconds: float
 
 
-class _Connection(asyncio.Protocol):
-    """One kept-alive connection."""
+class Connection(asyncio.Protocol):
+    """One kept-alive connection with one request in flight."""
 
     def __init__(self) -> None:
         self._transport: Any = None
@@ -67,7 +71,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def post(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+    def send(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
         """Send it; the future has status and body."""
         self._answer = asyncio.get_running_loop().create_future()
         self._needed = 0
@@ -106,9 +110,9 @@ class _Load:
         self._ended = EndedJobs(order.kafka) if order.outstanding is not None and order.kafka else None
         self._ended_before = 0
         self._ended_since = 0
-        self._body = _body_template(order.job_type, order.pad_bytes)
-        self._batch = b"[" + b",".join([self._body % 0.0] * order.batch) + b"]"
-        self._heads = [_head(order, key) for key in order.keys]
+        self._bodies = [_body_template(order, priority) for priority in order.priorities]
+        self._batches = [b"[" + b",".join([body % 0.0] * order.batch) + b"]" for body in self._bodies]
+        self._heads = [[_head(order, key, body) for key in order.keys] for body in self._bodies]
 
     async def run(self) -> HttpSeen:
         order = self.order
@@ -118,7 +122,7 @@ class _Load:
         loop = asyncio.get_running_loop()
         assert target.hostname is not None
         open_ones = [
-            (await loop.create_connection(_Connection, target.hostname, target.port or 80))[1]
+            (await loop.create_connection(Connection, target.hostname, target.port or 80))[1]
             for _ in range(order.connections)
         ]
         self._begin = time.monotonic()
@@ -137,12 +141,12 @@ class _Load:
             self._ended_since = await asyncio.to_thread(self._ended.count) - self._ended_before
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _send_all(self, connection: _Connection) -> None:
+    async def _send_all(self, connection: Connection) -> None:
         while (due := await self._next_due()) is not None:
             request = self._request()
             while True:
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    status, body = await connection.post(request)
+                    status, body = await connection.send(request)
                 if status != 503:
                     break
                 self.seen.refused += 1
@@ -175,19 +179,27 @@ class _Load:
         return due if time.monotonic() < end else None
 
     def _request(self) -> bytes:
-        head = self._heads[next(self._turn) % len(self._heads)]
-        return head + (self._batch if self.order.batch else self._body % time.time())
+        turn, key = divmod(next(self._turn), len(self.order.keys))
+        level = turn % len(self._bodies)
+        return self._heads[level][key] + (
+            self._batches[level] if self.order.batch else self._bodies[level] % time.time()
+        )
 
 
-def _body_template(job_type: str, pad_bytes: int) -> bytes:
+def _body_template(order: HttpOrder, priority: str) -> bytes:
     """A job whose payload has the moment of sending, always equally long, and a pad."""
-    return b'{"type":"%b","payload":{"sent":%%17.6f,"pad":"%b"}}' % (job_type.encode(), b"x" * pad_bytes)
+    return b'{"type":"%b","priority":"%b","payload":{"sent":%%17.6f,"seconds":%g,"pad":"%b"}}' % (
+        order.job_type.encode(),
+        priority.encode(),
+        order.hold_seconds,
+        b"x" * order.pad_bytes,
+    )
 
 
-def _head(order: HttpOrder, key: str) -> bytes:
+def _head(order: HttpOrder, key: str, body: bytes) -> bytes:
     target = urlsplit(order.url)
     path = "/v1/jobs/batch" if order.batch else "/v1/jobs"
-    one = len(_body_template(order.job_type, order.pad_bytes) % 0.0)
+    one = len(body % 0.0)
     length = order.batch * (one + 1) + 1 if order.batch else one
     return (
         f"POST {path} HTTP/1.1\r\nHost: {target.netloc}\r\nAuthorization: Bearer {key}\r\n"

@@ -8,7 +8,7 @@ from tests.bench.figures import Figure, once
 from tests.bench.system import System
 from tests.bench.throughput import Scale
 
-NAMES = ("idle", "steady", "singles", "bursts", "limits")
+NAMES = ("idle", "steady", "small", "singles", "bursts", "limits")
 """What can be asked for."""
 
 
@@ -16,7 +16,10 @@ NAMES = ("idle", "steady", "singles", "bursts", "limits")
 class Plan:
     """How long each measure goes on."""
 
-    steady: Scale
+    http: Scale
+    kafka: Scale
+    small: Scale
+    idle_tenants: int
     idle_seconds: float
     latency_seconds: float
     half_seconds: float
@@ -26,8 +29,11 @@ class Plan:
 
 
 FULL = Plan(
-    steady=Scale(warm_up_seconds=6.0, windows=6, window_seconds=3.0, outstanding=4_000, burst_jobs=30_000),
-    idle_seconds=5.0,
+    http=Scale(warm_up_seconds=6.0, windows=12, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000),
+    kafka=Scale(warm_up_seconds=6.0, windows=6, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000),
+    small=Scale(warm_up_seconds=3.0, windows=4, window_seconds=3.0, outstanding=4_000, burst_jobs=0),
+    idle_tenants=1_000,
+    idle_seconds=10.0,
     latency_seconds=20.0,
     half_seconds=15.0,
     warm_up_seconds=3.0,
@@ -37,8 +43,11 @@ FULL = Plan(
 """For figures."""
 
 QUICK = Plan(
-    steady=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000),
-    idle_seconds=1.0,
+    http=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000),
+    kafka=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000),
+    small=Scale(warm_up_seconds=1.0, windows=2, window_seconds=1.0, outstanding=4_000, burst_jobs=0),
+    idle_tenants=1_000,
+    idle_seconds=2.0,
     latency_seconds=2.0,
     half_seconds=3.0,
     warm_up_seconds=0.5,
@@ -48,7 +57,10 @@ QUICK = Plan(
 """To see whether a change did anything."""
 
 MOMENT = Plan(
-    steady=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500),
+    http=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500),
+    kafka=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500),
+    small=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=0),
+    idle_tenants=20,
     idle_seconds=0.1,
     latency_seconds=0.4,
     half_seconds=0.5,
@@ -68,15 +80,17 @@ async def measure(system: System, *, only: Collection[str], plan: Plan) -> Async
     """Measure by measure, so that a run can be watched."""
     seen: dict[str, float] = {}
     if "idle" in only:
-        yield await idle.measure(system, seconds=plan.idle_seconds)
+        yield await idle.measure(system, tenants=plan.idle_tenants, seconds=plan.idle_seconds)
         yield await latency.measure_idle(system, seconds=plan.latency_seconds)
     if "steady" in only:
-        steady = await throughput.measure(system, plan.steady)
+        steady = await throughput.measure(system, plan.http, plan.kafka)
         yield steady
         seen |= {figure.name: figure.value for figure in steady}
         yield await latency.measure_half(
             system, jobs_per_second=seen["end_to_end.http_batch"], seconds=plan.half_seconds
         )
+    if "small" in only:
+        yield await throughput.measure_small(system, plan.small)
     if "singles" in only:
         yield await singles.measure(
             system,
@@ -85,7 +99,7 @@ async def measure(system: System, *, only: Collection[str], plan: Plan) -> Async
             window_seconds=plan.window_seconds,
         )
     if "bursts" in only:
-        yield await throughput.measure_bursts(system, plan.steady)
+        yield await throughput.measure_bursts(system, plan.http)
     if "limits" in only:
         measured = await limits.measure(system, windows=plan.windows, window_seconds=plan.window_seconds)
         yield measured

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import httpx
 import msgspec
 
@@ -19,8 +21,8 @@ from tests.support.stack import Stack
 
 T = TypeVar("T")
 
-# A generator that hangs must not hang the benchmark.
-_GENERATOR_SECONDS = 90.0
+# A generator that hangs must not hang the benchmark; one with a number of jobs to send has this on top of its own time.
+_GENERATOR_SECONDS = 60.0
 _DRAIN_SECONDS = 90.0
 
 
@@ -50,8 +52,6 @@ class System:
     """A connection that sees every tenant."""
     ended: EndedJobs
     http: httpx.AsyncClient
-    job_type: str
-    """The handler that latencies are measured with: `stamp`, or `echo` where the worker has no app."""
 
     async def tenants(self, label: str, count: int) -> list[Tenant]:
         """New tenants."""
@@ -71,38 +71,41 @@ class System:
         )
         return count
 
-    async def drained(self, tenants: Sequence[Tenant], jobs: int, *, since: int) -> float:
+    async def drained(
+        self, tenants: Sequence[Tenant], jobs: int, *, since: int, rows: int = 0, seconds: float = _DRAIN_SECONDS
+    ) -> float:
         """Wait until that many jobs have ended, in Postgres and on the results topic; how long it took.
 
-        Fails when they don't in time, or when the two don't agree.
+        `rows` is how many of these tenants' jobs had ended before. Fails when they don't in time, or when Postgres and
+        the topic don't agree.
         """
         begin = time.monotonic()
         await eventually(
             lambda: asyncio.to_thread(self.ended.count),
             until=lambda count: count - since >= jobs,
-            timeout=_DRAIN_SECONDS,
+            timeout=seconds,
         )
         took = time.monotonic() - begin
-        rows = await self.rows(tenants)
+        grown = await self.rows(tenants) - rows
         events = await asyncio.to_thread(self.ended.count) - since
-        assert rows == events == jobs, f"{jobs} jobs accepted, {rows} succeeded in Postgres, {events} events published"
+        assert grown == events == jobs, f"{jobs} jobs accepted, {grown} succeeded in Postgres, {events} events told"
         return took
 
     async def run_http(self, order: HttpOrder) -> HttpSeen:
         """Start a generator and wait for it."""
-        return await self.generate("tests.bench.load_http", order, HttpSeen)
+        return await self.generate("tests.bench.load_http", order, HttpSeen, seconds=order.seconds)
 
     async def run_kafka(self, order: KafkaOrder) -> KafkaSeen:
         """Start a generator and wait for it."""
-        return await self.generate("tests.bench.load_kafka", order, KafkaSeen)
+        return await self.generate("tests.bench.load_kafka", order, KafkaSeen, seconds=order.seconds)
 
-    async def generate(self, module: str, order: msgspec.Struct, kind: type[T]) -> T:
-        """Run a module with an order on its stdin; its answer. Fails when it does."""
+    async def generate(self, module: str, order: msgspec.Struct, kind: type[T], *, seconds: float = 30.0) -> T:
+        """Run a module with an order on its stdin; its answer. Fails when it does, or when it takes a minute longer."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         try:
-            async with asyncio.timeout(_GENERATOR_SECONDS):
+            async with asyncio.timeout(seconds + _GENERATOR_SECONDS):
                 output, _ = await process.communicate(msgspec.json.encode(order))
         finally:
             if process.returncode is None:
@@ -111,17 +114,39 @@ class System:
         assert process.returncode == 0, f"{module} ended with {process.returncode}"
         return msgspec.json.decode(output, type=kind)
 
-    async def _accepted(self) -> int:
-        text = (await self.http.get(f"{self.stack.told['ops_urls']['ingest']}/metrics")).text
+    async def metric(self, service: str, name: str, *labels: str) -> float:
+        """A metric of a service's first process, summed over the children that have all of these labels."""
+        text = (await self.http.get(f"{self.stack.told['ops_urls'][service]}/metrics")).text
         return sum(
-            int(float(line.rpartition(" ")[2]))
+            float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.startswith("barnabas_submissions_total{") and 'outcome="accepted"' in line
+            if line.startswith((f"{name}{{", f"{name} ")) and all(label in line for label in labels)
         )
+
+    async def _accepted(self) -> int:
+        return int(await self.metric("ingest", "barnabas_submissions_total", 'outcome="accepted"'))
 
 
 @asynccontextmanager
-async def open_system(stack: Stack, *, job_type: str) -> AsyncIterator[System]:
-    """The instruments for a running stack."""
+async def open_system(stack: Stack) -> AsyncIterator[System]:
+    """The instruments for a running stack whose workers have the handlers of `tests.bench.app`."""
     async with stack.database() as database, httpx.AsyncClient(trust_env=False) as http:
-        yield System(stack, database, EndedJobs(stack.told["kafka"]), http, job_type)
+        yield System(stack, database, EndedJobs(stack.told["kafka"]), http)
+
+
+@asynccontextmanager
+async def superuser(stack: Stack, *, database: str | None = None) -> AsyncIterator[Any]:
+    """A connection to the stack's own Postgres that may do everything; to the system's database, or to another."""
+    connection = await asyncpg.connect(superuser_dsn(stack, database=database))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def superuser_dsn(stack: Stack, *, database: str | None = None) -> str:
+    """Its address."""
+    told = urlsplit(str(stack.told["postgres"]))
+    password = (stack.directory / "postgres" / "superuser.password").read_text().strip()
+    server = told._replace(netloc=f"postgres:{password}@{told.hostname}:{told.port}")
+    return urlunsplit(server if database is None else server._replace(path=f"/{database}"))

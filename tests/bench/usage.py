@@ -56,6 +56,17 @@ def memory_mb(stack: Stack) -> dict[str, float]:
     return memory
 
 
+def rss_mb(stack: Stack, name: str) -> float:
+    """Resident set of one service's process with its children, in MiB: pages that several share count for each."""
+    total = 0
+    for process in _tree(stack.pid(name), name):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 2**20
+
+
 def _tree(pid: int, name: str) -> list[psutil.Process]:
     root = psutil.Process(pid)
     # The supervisor is everyone's parent.
