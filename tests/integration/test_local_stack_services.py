@@ -36,6 +36,35 @@ def test_each_service_gets_what_it_needs_and_no_secret_of_another(
     assert len({env["BARNABAS_OPS_PORT"] for env in planned.values()}) == len(planned)
 
 
+def test_several_ingests_share_one_port_and_have_an_ops_port_each(tmp_path: Path) -> None:
+    planned = {service.name: service for service in _planned(tmp_path, ingest=3)}
+    ingests = [planned[name] for name in ("ingest", "ingest-2", "ingest-3")]
+
+    assert list(planned)[:3] == ["ingest", "ingest-2", "ingest-3"]
+    assert {service.kind for service in ingests} == {"ingest"}
+    assert {service.env["BARNABAS_HTTP_PORT"] for service in ingests} == {"8080"}
+    assert {service.env["BARNABAS_HTTP_SHARED"] for service in ingests} == {"true"}
+    assert len({service.ops_url for service in ingests}) == 3
+    assert {tuple(service.argv[1:]) for service in ingests} == {("-m", "barnabas_ingest.main")}
+
+
+def test_one_ingest_has_its_port_to_itself(tmp_path: Path) -> None:
+    assert all("BARNABAS_HTTP_SHARED" not in service.env for service in _planned(tmp_path))
+
+
+def test_only_a_stack_that_scales_itself_tells_its_scheduler_the_range(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BARNABAS_WORKERS_MAX", "99")
+    monkeypatch.setenv("BARNABAS_WORKERS", "1..5")
+    scaled = {service.name: service.env for service in _planned(tmp_path, workers_range=(1, 5))}
+    fixed = {service.name: service.env for service in _planned(tmp_path)}
+
+    assert scaled["retry-scheduler"]["BARNABAS_WORKERS_MIN"] == "1"
+    assert scaled["retry-scheduler"]["BARNABAS_WORKERS_MAX"] == "5"
+    assert "BARNABAS_WORKERS_MAX" not in {*scaled["worker"], *fixed["retry-scheduler"]}
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
 def test_private_endpoints_are_allowed_unless_somebody_has_decided(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, expected: str
@@ -144,8 +173,15 @@ def test_a_reset_asks_before_it_deletes(tmp_path: Path) -> None:
     assert not home.root.exists()
 
 
-def _planned(logs: Path, *, workers: int = 1, app: str | None = None) -> list[ServiceProcess]:
-    ops_ports = {name: 20_000 + at for at, name in enumerate(service_names(workers=workers))}
+def _planned(
+    logs: Path,
+    *,
+    workers: int = 1,
+    ingest: int = 1,
+    app: str | None = None,
+    workers_range: tuple[int, int] | None = None,
+) -> list[ServiceProcess]:
+    ops_ports = {name: 20_000 + at for at, name in enumerate(service_names(workers=workers, ingest=ingest))}
     return plan_services(
         kafka="127.0.0.1:1",
         logins=_LOGINS,
@@ -155,6 +191,7 @@ def _planned(logs: Path, *, workers: int = 1, app: str | None = None) -> list[Se
         admin_key="admin",
         app=app,
         logs=logs,
+        workers_range=workers_range,
     )
 
 

@@ -75,12 +75,13 @@ class Stack:
 
     async def until_ready(self, name: str, timeout: float = 60.0) -> None:
         """Wait until a service's ops port says that it is ready."""
-        kind = "worker" if name.startswith("worker") else name.replace("-", "_")
 
         async def ready() -> bool:
             with suppress(httpx.HTTPError):
                 async with httpx.AsyncClient(trust_env=False) as http:
-                    return (await http.get(f"{self.told['ops_urls'][kind]}/readyz")).status_code == 200
+                    return (
+                        await http.get(f"{self.told['process_urls'][name.replace('-', '_')]}/readyz")
+                    ).status_code == 200
             return False
 
         await eventually(ready, timeout=timeout)
@@ -159,11 +160,12 @@ def _own_directory() -> Path:
 
 @asynccontextmanager
 async def open_stack(
-    *, workers: int = 1, app: str | None = None, env: Mapping[str, str] | None = None
+    *, workers: int | str = 1, ingest: int = 1, app: str | None = None, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Stack]:
     """A system of one's own on free ports; stopped, checked for leftovers and thrown away at the end."""
     directory = _own_directory()
-    options = ["--detach", "--port", "0", "--workers", str(workers), "--data-dir", str(directory)]
+    options = ["--detach", "--port", "0", "--workers", str(workers), "--ingest", str(ingest)]
+    options += ["--data-dir", str(directory)]
     settings = {"BARNABAS_KAFKA": "", "BARNABAS_POSTGRES": ""} | dict(env or {})
     try:
         await barnabas("up", *options, *(["--app", app] if app else []), env=settings)

@@ -60,7 +60,7 @@ def stop_stack(home: Home, *, say: Callable[[str], None]) -> bool:
 def states(home: Home) -> list[ProcessState]:
     """Every process of the stack; empty when it isn't up."""
     stack = read_stack(home)
-    addresses = {"kafka": stack.kafka, **{name.replace("_", "-"): url for name, url in stack.ops_urls.items()}}
+    addresses = {"kafka": stack.kafka, **{name.replace("_", "-"): url for name, url in stack.process_urls.items()}}
     found = []
     for name, identity in read_processes(home).items():
         process = identity.find()

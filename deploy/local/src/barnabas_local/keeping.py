@@ -13,7 +13,8 @@ DELAY_SECONDS_MAX = 15.0
 STABLE_SECONDS = 30.0
 """A process that ran for so long is taken for a healthy one: its next death counts as the first."""
 
-_POLL_SECONDS = 0.1
+# A child that died is started again half a second later at the soonest.
+_POLL_SECONDS = 0.5
 
 
 class Kept(Protocol):

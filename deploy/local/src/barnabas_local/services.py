@@ -6,6 +6,7 @@ through; what the stack decides (addresses, ports, logins) does not.
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ _DECIDED_BY_THE_STACK = frozenset(
         "OPS_PORT",
         "HTTP_HOST",
         "HTTP_PORT",
+        "HTTP_SHARED",
         "ADMIN_KEY",
         "API_KEY",
         "API_URL",
@@ -45,10 +47,15 @@ _DECIDED_BY_THE_STACK = frozenset(
         "HOST",
         "PORT",
         "WORKERS",
+        "WORKERS_MIN",
+        "WORKERS_MAX",
+        "INGEST",
         "DATA_DIR",
         "TEST_CONTAINERS",
     )
 )
+
+KIND_OF_WORKERS = "worker"
 
 
 @dataclass(slots=True)
@@ -107,8 +114,12 @@ def plan_services(
     admin_key: str,
     app: str | None,
     logs: Path,
+    workers_range: tuple[int, int] | None = None,
 ) -> list[ServiceProcess]:
-    """The services of one stack, one per name in `ops_ports`; names beyond the four are further workers."""
+    """The services of one stack, one per name in `ops_ports`; names beyond the four are further workers or ingests.
+
+    `workers_range` is what the scaling may ask for, where the stack scales itself.
+    """
     common = {name: value for name, value in os.environ.items() if name not in _DECIDED_BY_THE_STACK}
     # Lines reach a log file by the time a reader looks for them, not when a buffer is full.
     common |= {"PYTHONUNBUFFERED": "1", "BARNABAS_KAFKA": kafka, "BARNABAS_POSTGRES": logins.engine_dsn}
@@ -123,10 +134,16 @@ def plan_services(
             "BARNABAS_POSTGRES_API": logins.api_dsn,
         },
         "worker": {"BARNABAS_APP": app} if app else {},
+        "retry-scheduler": {},
     }
+    if any(name.startswith("ingest-") for name in ops_ports):
+        own["ingest"]["BARNABAS_HTTP_SHARED"] = "true"
+    if workers_range is not None:
+        least, most = workers_range
+        own["retry-scheduler"] |= {"BARNABAS_WORKERS_MIN": str(least), "BARNABAS_WORKERS_MAX": str(most)}
     planned = []
     for name, ops_port in ops_ports.items():
-        kind = "worker" if name.startswith("worker-") else name
+        kind = re.sub(r"^(worker|ingest)-\d+$", r"\1", name)
         env = common | own.get(kind, {}) | {"BARNABAS_OPS_PORT": str(ops_port)}
         argv = (sys.executable, "-m", f"barnabas_{kind.replace('-', '_')}.main")
         planned.append(
@@ -137,9 +154,19 @@ def plan_services(
     return planned
 
 
-def service_names(*, workers: int) -> list[str]:
-    """The processes of a stack with that many workers, in the order in which they are started."""
-    return ["ingest", "worker", *(f"worker-{n}" for n in range(2, workers + 1)), "notifier", "retry-scheduler"]
+def service_names(*, workers: int, ingest: int = 1) -> list[str]:
+    """The processes of a stack with so many workers and ingests, in the order in which they are started."""
+    ingests = [_numbered("ingest", number) for number in range(1, ingest + 1)]
+    return [*ingests, *(worker_name(number) for number in range(1, workers + 1)), "notifier", "retry-scheduler"]
+
+
+def worker_name(number: int) -> str:
+    """What the worker of that number is called; the first is 1."""
+    return _numbered("worker", number)
+
+
+def _numbered(kind: str, number: int) -> str:
+    return kind if number == 1 else f"{kind}-{number}"
 
 
 async def _says_ready(client: httpx.AsyncClient, ops_url: str) -> bool:

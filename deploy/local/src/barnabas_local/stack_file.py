@@ -27,6 +27,10 @@ class Stack:
     api_key: str = ""
     """A key of the demo tenant."""
     pids: Mapping[str, int] = field(default_factory=dict)
+    process_urls: Mapping[str, str] = field(default_factory=dict)
+    """Where each process' health and metrics are, by the names of `pids`; `ops_urls` has the first of each kind."""
+    scaling: Mapping[str, int | str] = field(default_factory=dict)
+    """Of a stack that scales itself: the range, how many workers run and are desired, and why."""
 
     @property
     def is_ready(self) -> bool:
@@ -49,10 +53,10 @@ def write_stack(home: Home, stack: Stack) -> None:
 
 
 def mark_stopped(home: Home) -> None:
-    """Take the process ids out; everything else is kept for the next run."""
+    """Take out what is true of running processes only; everything else is kept for the next run."""
     stack = read_stack(home)
     if stack.is_ready:
-        write_stack(home, replace(stack, pids={}))
+        write_stack(home, replace(stack, pids={}, process_urls={}, scaling={}))
 
 
 def read_processes(home: Home) -> dict[str, Identity]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ import psutil
 from barnabas.errors import BarnabasError
 from barnabas_local import ports
 from barnabas_local.database import Logins, prepare_database
+from barnabas_local.fleet import Fleet
 from barnabas_local.kafka import Kafka
 from barnabas_local.keeping import Kept, keep
 from barnabas_local.paths import Home
@@ -52,6 +54,10 @@ class Options:
     port: int = HTTP_PORT
     """0 = a free one, the one of the last run if possible."""
     workers: int = 1
+    workers_max: int | None = None
+    """With it the stack scales itself, from `workers` up to so many; without, there are always `workers`."""
+    ingest: int = 1
+    """Ingest processes on the one address."""
     app: str | None = None
     kafka: str | None = None
     """A Kafka that already runs."""
@@ -119,6 +125,7 @@ class _Running:
     stack: Stack = field(default_factory=Stack)
     servers: list[Kafka | Postgres] = field(default_factory=list)
     services: list[ServiceProcess] = field(default_factory=list)
+    fleet: Fleet = field(init=False)
 
     async def start(self) -> None:
         """Bring everything up, or raise."""
@@ -147,7 +154,7 @@ class _Running:
         self.stack = replace(
             self.stack,
             api_url=api_url,
-            # One address per service: of several workers the first.
+            # One address per service: of several workers, or ingests, the first.
             ops_urls={service.kind: service.ops_url for service in reversed(self.services)},
             kafka=kafka,
             postgres=logins.owner_dsn,
@@ -158,10 +165,15 @@ class _Running:
         self._tell()
 
     async def keep(self) -> None:
-        """Restart what dies, until cancelled."""
+        """Restart what dies, and start and stop workers where the stack scales itself, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for kept in self._kept():
-                group.create_task(keep(kept, say=self.say, restarted=self._tell), name=f"keep_{kept.name}")
+            for server in self.servers:
+                group.create_task(keep(server, say=self.say, restarted=self._tell), name=f"keep_{server.name}")
+            for service in self.services:
+                self.fleet.keep(group, service)
+            if self.options.workers_max is not None:
+                ops_url = self.stack.ops_urls["retry_scheduler"]
+                group.create_task(self.fleet.run(group, ops_url), name="fleet")
 
     async def stop(self) -> None:
         """Services first, each within its drain deadline, then Kafka, then Postgres."""
@@ -181,7 +193,7 @@ class _Running:
         if self.options.port:
             ports.require_free(self.options.port, wanted_by="ingest (HTTP)")
         chosen = {_HTTP: self.options.port} if self.options.port else {}
-        for name in (_HTTP, "kafka", "postgres", *service_names(workers=self.options.workers)):
+        for name in (_HTTP, "kafka", "postgres", *self._names()):
             if name not in chosen:
                 chosen[name] = ports.free_port(keep=before.get(name, 0), avoid=frozenset(chosen.values()))
         return chosen
@@ -205,15 +217,26 @@ class _Running:
     async def _start_services(self, chosen: dict[str, int], *, kafka: str, logins: Logins) -> None:
         if "BARNABAS_ALLOW_PRIVATE_ENDPOINTS" not in os.environ:
             self.say("webhooks may go to loopback and private addresses here (BARNABAS_ALLOW_PRIVATE_ENDPOINTS=true)")
-        self.services = self.plan(
+        options = self.options
+        planned = partial(
+            self.plan,
             kafka=kafka,
             logins=logins,
-            http_host=self.options.host,
+            http_host=options.host,
             http_port=chosen[_HTTP],
-            ops_ports={name: chosen[name] for name in service_names(workers=self.options.workers)},
             admin_key=self.stack.admin_key,
-            app=self.options.app,
-            logs=self.options.home.logs,
+            app=options.app,
+            logs=options.home.logs,
+            workers_range=None if options.workers_max is None else (options.workers, options.workers_max),
+        )
+        self.services = planned(ops_ports={name: chosen[name] for name in self._names()})
+        self.fleet = Fleet(
+            services=self.services,
+            least=options.workers,
+            most=options.workers if options.workers_max is None else options.workers_max,
+            make=lambda name, port: planned(ops_ports={name: port})[0],
+            say=self.say,
+            changed=self._tell,
         )
         began = time.monotonic()
         for service in self.services:
@@ -222,6 +245,18 @@ class _Running:
         self._record()
         await _together(*(service.ready(timeout=self.options.ready_seconds) for service in self.services))
         self.say(f"{', '.join(service.name for service in self.services)} ready after {time.monotonic() - began:.1f} s")
+
+    def _names(self) -> list[str]:
+        return service_names(workers=self.options.workers, ingest=self.options.ingest)
+
+    def _scaling(self) -> dict[str, int | str]:
+        if self.options.workers_max is None:
+            return {}
+        fleet = self.fleet
+        told: dict[str, int | str] = {"min": fleet.least, "max": fleet.most, "running": len(fleet.workers)}
+        if fleet.advice is not None:
+            told |= {"desired": fleet.advice.desired, "reason": fleet.advice.reason}
+        return told
 
     def _kept(self) -> list[Kept]:
         return [*self.servers, *self.services]
@@ -237,7 +272,8 @@ class _Running:
         self._record()
         # The same spelling as in `ops_urls`.
         pids = {name.replace("-", "_"): i.pid for name, i in read_processes(self.options.home).items()}
-        self.stack = replace(self.stack, pids=pids)
+        urls = {service.name.replace("-", "_"): service.ops_url for service in self.services}
+        self.stack = replace(self.stack, pids=pids, process_urls=urls, scaling=self._scaling())
         write_stack(self.options.home, self.stack)
 
 

@@ -29,10 +29,20 @@ _LANES_SECONDS = 5.0
 class _Server(uvicorn.Server):
     """uvicorn's server without its signal handlers: the process has its own."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ending = Stop()
+        """Set together with `should_exit`."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
+
+    async def main_loop(self) -> None:
+        """Write the date of answers once a second; uvicorn's own loop wakes ten times for that."""
+        while not await self.on_tick(0):
+            await self.ending.wait(1.0)
 
 
 async def serve_http(resources: Resources, stop: Stop) -> None:
@@ -62,6 +72,7 @@ async def serve_http(resources: Resources, stop: Stop) -> None:
             sweep.once(time.monotonic())
             assert not serving.done(), "uvicorn ends at the stop only"
         server.should_exit = True
+        server.ending.set()
         while not serving.done():
             sweep.once(time.monotonic())
             await asyncio.wait([serving], timeout=_SWEEP_SECONDS)

@@ -4,6 +4,7 @@ Thin: the work is done by the package `barnabas_local`, which is a distribution 
 only the client or a single service is installed.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from barnabas_local.stack_file import Stack
 
 _DIRECTORY = ".barnabas"
+_WORKERS_MAX = 64
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="BARNABAS_DATA_DIR", help="Where data, logs and stack.json are kept.")
@@ -37,7 +39,17 @@ def register(app: typer.Typer) -> None:
 def up(
     data_dir: DataDir = Path(_DIRECTORY),
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, envvar="BARNABAS_WORKERS", help="How many workers.")] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            envvar="BARNABAS_WORKERS",
+            metavar="N|MIN..MAX",
+            help="How many workers; 1..8 starts and stops them as the load asks for it.",
+        ),
+    ] = "1",
+    ingest: Annotated[
+        int, typer.Option(min=1, max=64, envvar="BARNABAS_INGEST", help="How many ingest processes, on one port.")
+    ] = 1,
     handlers: Annotated[
         str | None, typer.Option("--app", envvar="BARNABAS_APP", help="Your own handlers, as module:app.")
     ] = None,
@@ -58,6 +70,7 @@ def up(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the services may take to be ready.")] = 60.0,
 ) -> None:
     """Start Kafka, Postgres and the four services, and make a demo tenant."""
+    least, most = _range_of(workers)
     home = _home(data_dir)
     from barnabas_local.launch import run_detached, run_here, wait_for_other
     from barnabas_local.supervisor import Options
@@ -66,7 +79,9 @@ def up(
         home=home,
         host=host,
         port=port,
-        workers=workers,
+        workers=least,
+        workers_max=most,
+        ingest=ingest,
         app=handlers,
         kafka=kafka,
         postgres=postgres,
@@ -107,6 +122,10 @@ def status(data_dir: DataDir = Path(_DIRECTORY)) -> None:
         typer.echo(f"{each.name:<16} {state:<5} {each.pid:>8} {each.memory_bytes / 1e6:>7.0f} MB  {each.address}")
     if stack.is_ready:
         typer.echo(f"\n{stack.api_url}")
+    if stack.scaling:
+        told = stack.scaling
+        wanted = f"{told['desired']} wanted ({told['reason']})" if "desired" in told else "nobody has said how many"
+        typer.echo(f"workers: {told['running']} of {told['min']}..{told['max']}, {wanted}")
     if not stack.is_ready or not all(each.runs for each in found):
         raise typer.Exit(1)
 
@@ -141,6 +160,19 @@ def reset(
     stop_stack(home, say=typer.echo)
     throw_away(home)
     typer.echo(f"{home.root} is gone. Servers that were given with --kafka or --postgres were left as they are.")
+
+
+def _range_of(workers: str) -> tuple[int, int | None]:
+    """The number, or the two of a range; without a second one the number stays as it is."""
+    given = re.fullmatch(r"(\d{1,3})(?:\.\.(\d{1,3}))?", workers.strip())
+    least = int(given[1]) if given else 0
+    most = int(given[2]) if given and given[2] else None
+    if not 1 <= least <= (_WORKERS_MAX if most is None else most) <= _WORKERS_MAX:
+        raise typer.BadParameter(
+            f"{workers!r} is neither a number from 1 to {_WORKERS_MAX} nor a range of them like 1..8",
+            param_hint="--workers",
+        )
+    return least, most
 
 
 def _home(directory: Path) -> "Home":
