@@ -285,3 +285,32 @@ def _held(consumer: Consumer) -> set[int]:
 
 def _has(*, partition: int) -> Callable[[list[ConsumedRecord]], bool]:
     return lambda records: any(record.partition == partition for record in records)
+
+
+async def test_a_reader_that_waits_is_woken_with_nothing(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1)
+    async with Consumer(bootstrap, group=f"g.{name}", topics=[name]) as consumer:
+        reading = asyncio.create_task(consumer.get(10, 60.0))
+        await asyncio.sleep(0)
+        consumer.wake()
+        async with asyncio.timeout(10):
+            assert await reading == []
+        # It goes on reading as before.
+        await producer.send(name, numbered(range(3)))
+        assert numbers(await consume(consumer, 3)) == [0, 1, 2]
+
+
+async def test_in_a_stream_a_consumer_that_may_hold_loses_nothing_and_keeps_the_order(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1)
+    async with Consumer(
+        bootstrap, group=f"g.{name}", topics=[name], options=ConsumerOptions(hold_seconds=0.02)
+    ) as consumer:
+        for start in range(0, 20_000, 500):
+            await producer.send(name, numbered(range(start, start + 500)))
+        records = await consume(consumer, 20_000)
+
+    assert numbers(records) == list(range(20_000))

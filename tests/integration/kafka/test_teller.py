@@ -126,3 +126,24 @@ async def test_a_closed_producer_is_no_error_for_whoever_tells(producer: Produce
     teller.tell(1, [(topic, b"k", b"v")])
 
     assert not teller.pending
+
+
+async def test_who_told_is_busy_until_the_rows_are_taken_or_kafka_refused(
+    producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    teller = Teller(producer)
+    seen = [teller.busy]
+
+    teller.tell(1, [(topic, b"k", b"1")])
+    seen.append(teller.busy)
+    await eventually(lambda: teller.pending)
+    seen.append(teller.busy)
+    teller.take_acknowledged()
+    seen.append(teller.busy)
+    teller.tell(2, [(topic, b"k", TOO_LARGE)])
+    seen.append(teller.busy)
+    await eventually(lambda: not teller.busy)
+
+    assert seen == [False, True, True, False, True]
+    assert not teller.pending

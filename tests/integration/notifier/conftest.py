@@ -19,7 +19,7 @@ from barnabas.domain.signing import make_secret
 from barnabas.kafka.partitions import ConsumedRecord
 from barnabas.postgres.deliveries import DeliveryKey
 from barnabas.postgres.outbox import read_events
-from barnabas.postgres.turns import Finishing, claim_jobs, finish_jobs
+from barnabas.postgres.turns import Finishing
 from barnabas.runtime.service import Service, serve
 from barnabas.runtime.settings import load
 from barnabas.runtime.stop import Stop
@@ -28,6 +28,7 @@ from barnabas_notifier.resources import Resources, open_resources
 from barnabas_notifier.settings import NotifierSettings
 from tests.support.eventually import eventually
 from tests.support.receiver import Receiver, open_receiver
+from tests.support.turns import claim_jobs, finish_jobs
 from tests.support.world import World, new_id
 
 

@@ -96,8 +96,8 @@ async def test_a_hanging_endpoint_delays_no_other_and_holds_up_no_partition(
     await post.announce(events)
     await post.receiver.until("/answers", 300)
 
-    # Every event has its row although the receiver has answered nothing, and only its share of calls hangs: a full lane,
-    # and the calls that left it before or after it was full.
+    # Every event has its row although the receiver has answered nothing, and only its share of calls hangs: a full
+    # lane, and the calls that left it before or after it was full.
     states = await eventually(lambda: post.states(tenant_id), until=lambda states: states.get("succeeded") == 300)
     assert 256 <= states["running"] <= 256 + 8
     assert states["running"] + states["parked"] == 300
@@ -273,6 +273,20 @@ async def test_a_record_that_cannot_be_read_or_stored_harms_no_other(post: Post)
 
         assert await post.states(tenant_id) == {"running": 3}
         assert notifier.lanes.waiting == 3
+
+
+async def test_an_event_put_aside_finds_the_endpoint_that_was_made_meanwhile(post: Post) -> None:
+    tenant_id = await post.world.tenant()
+    first, second = await post.ended_jobs(tenant_id, 2)
+    async with idle_notifier(post.world) as notifier:
+        await take_once(records_of([first]), notifier)
+        assert notifier.aside.put(records_of([second])) == []
+        await post.endpoint(tenant_id, post.receiver.url("/"))
+        waiting = await eventually(notifier.aside.take, timeout=5)
+        await take_once(waiting, notifier)
+
+        assert [row["event_id"] for row in await post.deliveries(tenant_id)] == [second.id]
+        assert notifier.aside.put(records_of([second])) == records_of([second])
 
 
 def _like(event: JobEvent, event_id: UUID) -> JobEvent:

@@ -26,6 +26,8 @@ class Told:
         self.lost = asyncio.Event()
         self.lost_at = 0.0
         self.cancels: list[tuple[UUID, int]] = []
+        self.news: list[tuple[int, bool]] = []
+        self.holds = False
 
     def lose(self) -> None:
         self.lost_at = time.monotonic()
@@ -33,7 +35,9 @@ class Told:
 
 
 @asynccontextmanager
-async def beating(world: World, *, dsn: str | None = None) -> AsyncIterator[tuple[Heartbeat, Told]]:
+async def beating(
+    world: World, *, dsn: str | None = None, lease_seconds: float = _LEASE_SECONDS
+) -> AsyncIterator[tuple[Heartbeat, Told]]:
     told = Told()
     heartbeat = Heartbeat(
         dsn or world.logins.engine_dsn,
@@ -41,9 +45,11 @@ async def beating(world: World, *, dsn: str | None = None) -> AsyncIterator[tupl
         service="test",
         slots=3,
         type_ids=[1, 2],
-        lease_seconds=_LEASE_SECONDS,
+        lease_seconds=lease_seconds,
         on_lost=told.lose,
         on_cancel=told.cancels.extend,
+        on_news=lambda revision, has_backlog: told.news.append((revision, has_backlog)),
+        holds=lambda: told.holds,
         main_loop=asyncio.get_running_loop(),
         stall_seconds=lambda: 60.0,
     )
@@ -90,6 +96,44 @@ async def test_cancels_are_handed_over_with_a_renewal_and_only_once(world: World
         )
 
     assert told.cancels == [(job_id, 7)]
+
+
+async def test_who_holds_nothing_renews_three_times_a_lease_and_who_holds_something_each_second(world: World) -> None:
+    async with beating(world, lease_seconds=30.0) as (heartbeat, told):
+        await eventually(lambda: told.news)
+        told.holds = True
+        held = await row_of(world, heartbeat)
+        renewed = await eventually(
+            lambda: row_of(world, heartbeat), until=lambda row: row["lease_until"] > held["lease_until"], timeout=2.5
+        )
+        told.holds = False
+        # The look that was under way when it let go may still renew.
+        await asyncio.sleep(1.5)  # the absence of renewals has no other sign than time
+        resting = await row_of(world, heartbeat)
+        await asyncio.sleep(2.5)
+
+        assert (await row_of(world, heartbeat))["lease_until"] == resting["lease_until"] >= renewed["lease_until"]
+
+
+async def test_news_are_told_at_first_and_whenever_they_change(world: World) -> None:
+    async with beating(world) as (_, told):
+        await eventually(lambda: told.news)
+        (revision, has_backlog), tenant_id = told.news[0], new_id()
+        assert not has_backlog
+
+        await world.superuser.execute("UPDATE revisions SET revision = revision + 1 WHERE name = 'sharing'")
+        await eventually(lambda: len(told.news) == 2)
+        await world.superuser.execute("INSERT INTO backlogs (tenant_id, queue_id) VALUES ($1, 0)", tenant_id)
+        await eventually(lambda: len(told.news) == 3)
+        await world.superuser.execute("DELETE FROM backlogs WHERE tenant_id = $1", tenant_id)
+        await eventually(lambda: len(told.news) == 4)
+
+    assert told.news == [
+        (revision, False),
+        (revision + 1, False),
+        (revision + 1, True),
+        (revision + 1, False),
+    ]
 
 
 async def test_an_expired_lease_is_not_revived(world: World) -> None:
@@ -142,7 +186,7 @@ def test_a_process_whose_main_loop_stands_still_is_ended(module_database: Any) -
 
         async def main():
             heartbeat = Heartbeat({module_database.engine_dsn!r}, worker_id=uuid.uuid4(), service="test", slots=1,
-                type_ids=[], lease_seconds=3, on_lost=print, on_cancel=print,
+                type_ids=[], lease_seconds=3, on_lost=print, on_cancel=print, on_news=print, holds=lambda: True,
                 main_loop=asyncio.get_running_loop(), stall_seconds=lambda: 1.0)
             await heartbeat.start()
             time.sleep(60)

@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,16 +27,37 @@ async def test_the_database_clock_follows_the_database() -> None:
 
 
 async def test_a_failed_measurement_keeps_the_old_offset() -> None:
-    answers = [datetime(2020, 1, 1, tzinfo=UTC)] * 3
+    away = False
 
     async def read() -> datetime:
-        if not answers:
+        if away:
             raise DatabaseUnavailableError
-        return answers.pop()
+        return datetime(2020, 1, 1, tzinfo=UTC)
 
     clock = DatabaseClock(read)
     await clock.synchronise()
+    away = True
     with pytest.raises(DatabaseUnavailableError):
         await clock.synchronise()
 
     assert clock.now().year == 2020
+
+
+async def test_the_clock_is_asked_again_only_while_the_answers_are_slow() -> None:
+    asked: list[float] = []
+    slow = [0.005, 0.005, 0.005, 0.0, 0.0, 0.0]
+
+    async def read() -> datetime:
+        seconds = slow[len(asked)]
+        asked.append(seconds)
+        # A slow answer is one that blocks: how late the loop resumes a sleeper says nothing about the database.
+        time.sleep(seconds)  # noqa: ASYNC251 - blocking is the point
+        return datetime.now(UTC)
+
+    clock = DatabaseClock(read)
+    await clock.synchronise()
+    assert asked == [0.005] * 3
+    await clock.synchronise()
+
+    assert asked == [0.005] * 3 + [0.0]
+    assert clock.uncertainty_seconds < 0.001

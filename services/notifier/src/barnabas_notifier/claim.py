@@ -13,6 +13,7 @@ from barnabas.postgres.deliveries import ClaimAction, DeliveryKey, WantedDeliver
 from barnabas.postgres.live_endpoints import EndpointKey, read_endpoints
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
+from barnabas.runtime.within import set_within
 from barnabas_notifier.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -20,7 +21,8 @@ log = structlog.get_logger(__name__)
 # A record that comes early by more than this, or more of them than this, is left to its timer.
 _EARLY_SECONDS_MAX = 10.0
 _EARLY_ROWS_MAX = 10_000
-_LOOK_SECONDS = 0.05
+# What comes early wakes the loop, and so does the stop.
+_WAIT_SECONDS = 30.0
 
 _disabled = metrics.deliveries.labels("disabled")
 
@@ -55,11 +57,17 @@ async def claim_due(keys: Sequence[DeliveryKey], resources: Resources) -> None:
     for key, due_at in claims.early:
         if due_at <= horizon and len(resources.early) < _EARLY_ROWS_MAX:
             heapq.heappush(resources.early, (due_at, key))
+            resources.to_claim.set()
 
 
 async def claim_early(resources: Resources, stop: Stop) -> None:
     """Claim again what came before it was due, once it is."""
-    while not await stop.wait(_until_due(resources)):
+    stop.on_set(resources.to_claim.set)
+    while not stop.is_set():
+        await set_within(resources.to_claim, _until_due(resources))
+        resources.to_claim.clear()
+        if stop.is_set():
+            return
         now = resources.clock.now()
         due = []
         while resources.early and resources.early[0][0] <= now:
@@ -76,9 +84,9 @@ async def claim_early(resources: Resources, stop: Stop) -> None:
 
 def _until_due(resources: Resources) -> float:
     if not resources.early:
-        return _LOOK_SECONDS
+        return _WAIT_SECONDS
     # A millisecond more: the database reads its clock to the microsecond, and we know it only about so well.
-    return min(_LOOK_SECONDS, max(0.001, (resources.early[0][0] - resources.clock.now()).total_seconds() + 0.001))
+    return min(_WAIT_SECONDS, max(0.001, (resources.early[0][0] - resources.clock.now()).total_seconds() + 0.001))
 
 
 def _endpoint_key(key: DeliveryKey) -> EndpointKey:

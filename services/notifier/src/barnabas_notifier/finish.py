@@ -20,12 +20,14 @@ from barnabas.postgres.deliveries import (
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
+from barnabas.runtime.within import set_within
 from barnabas_notifier.resources import Ended, Resources
 
 log = structlog.get_logger(__name__)
 
 _ROWS_MAX = 500
-_LOOK_SECONDS = 0.5
+# Ends of tries and the drain wake the loop.
+_WAIT_SECONDS = 30.0
 # With this many calls in flight, ends come in a stream: this much patience makes one commit of many.
 _BUSY_CALLS = 16
 _HOLD_SECONDS = 0.005
@@ -83,7 +85,11 @@ async def write_once(resources: Resources) -> int:
 
 async def tidy_outbox(resources: Resources, stop: Stop) -> None:
     """Delete acknowledged outbox rows when no batch does."""
-    while not await stop.wait(_IDLE_SECONDS):
+    stop.on_set(resources.teller.wake)
+    while not stop.is_set():
+        await resources.teller.wait()
+        if await stop.wait(_IDLE_SECONDS):
+            return
         try:
             await tidy_outbox_once(resources)
         except TransientError as error:
@@ -189,11 +195,7 @@ def _count(batch: Sequence[Ended], moved: Sequence[Ended]) -> None:
 
 async def _rest(resources: Resources) -> None:
     resources.to_write.clear()
-    try:
-        async with asyncio.timeout(_LOOK_SECONDS):
-            await resources.to_write.wait()
-    except TimeoutError:
-        pass  # looked at all the same, and the drain with it
+    await set_within(resources.to_write, _WAIT_SECONDS)
 
 
 async def _pause(seconds: float, stop: Stop) -> None:

@@ -4,6 +4,7 @@ Plain bookkeeping on the event loop: a delivery is held from its claim's answer 
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -19,11 +20,14 @@ class Holdings:
     deliveries: dict[DeliveryKey, Held] = field(default_factory=dict)
     batches: dict[UUID, int] = field(default_factory=dict)
     """Deliveries left by batch; 0 while its claim is in flight."""
+    claimed_at: float = float("-inf")
+    """When the last claim was sent, by the monotonic clock."""
     calls: dict[Held, "asyncio.Task[None]"] = field(default_factory=dict)
 
     def expect(self, batch_id: UUID) -> None:
         """A claim is on its way: its batch may appear in Postgres before we know what it holds."""
         self.batches[batch_id] = 0
+        self.claimed_at = time.monotonic()
 
     def unexpect(self, batch_id: UUID) -> None:
         """The claim failed; if it was committed all the same, the recall hands its deliveries back."""

@@ -21,6 +21,7 @@ from barnabas.postgres.ids import id_source
 from barnabas.postgres.live_endpoints import EndpointKey
 from barnabas.runtime import metrics
 from barnabas.runtime.clock import DatabaseClock
+from barnabas_notifier.aside import Aside
 from barnabas_notifier.caller import Caller, open_caller
 from barnabas_notifier.holdings import Holdings
 from barnabas_notifier.lanes import Held, Lanes
@@ -68,12 +69,16 @@ class Resources:
     identity: Identity
     caller: Caller
     lanes: Lanes
+    aside: Aside = field(default_factory=Aside)
+    """Events of tenants that had no endpoint when last asked."""
     holdings: Holdings = field(default_factory=Holdings)
     ended: deque[Ended] = field(default_factory=deque)
     early: list[tuple[datetime, DeliveryKey]] = field(default_factory=list)
     """A heap of deliveries whose record came a moment before they were due."""
     sweep_after: EndpointKey = NOWHERE
     """The endpoint at which the last sweep of parked deliveries ended."""
+    to_claim: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the next of `early` may be another one."""
     to_send: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there may be something to send."""
     to_write: asyncio.Event = field(default_factory=asyncio.Event)
@@ -142,6 +147,8 @@ async def open_resources(settings: NotifierSettings, *, lookup: Lookup | None = 
             lease_seconds=settings.lease_seconds,
             ids=ids,
             on_cancel=lambda _: None,
+            # Nobody asks for the end of a call under way: the lease is all that a renewal keeps.
+            holds=lambda: False,
             stall_seconds=lambda: _STALL_SECONDS,
         )
         # For a drain that was cut short; after a whole one nothing is left to end.

@@ -5,8 +5,9 @@ parked in Postgres; what a disabled endpoint misses is a row too, cancelled with
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 
@@ -19,7 +20,7 @@ from barnabas.postgres.deliveries import (
     RefusedRowError,
     open_deliveries,
 )
-from barnabas.postgres.live_endpoints import EndpointKey, LiveEndpoint, find_endpoints
+from barnabas.postgres.live_endpoints import EndpointKey, LiveEndpoint
 from barnabas.runtime import metrics
 from barnabas_notifier.resources import Resources
 
@@ -37,13 +38,13 @@ class _Pair:
     endpoint: LiveEndpoint
 
 
-async def route_events(events: Sequence[JobEvent], resources: Resources) -> None:
-    """Write and hold the deliveries of these events.
+async def route_events(
+    events: Sequence[JobEvent], endpoints: Mapping[UUID, Sequence[LiveEndpoint]], resources: Resources
+) -> None:
+    """Write and hold the deliveries of these events; `endpoints` are those of their tenants, just read.
 
     Raises `TransientError` or `LeaseOverError`, and may be repeated then.
     """
-    async with resources.database.session() as session:
-        endpoints = await find_endpoints(session, {event.tenant_id for event in events})
     pairs = [
         _Pair(event, endpoint)
         # The same event may be in the batch twice.

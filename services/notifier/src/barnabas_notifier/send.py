@@ -30,6 +30,7 @@ from barnabas.postgres.live_endpoints import LiveEndpoint
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
+from barnabas.runtime.within import set_within
 from barnabas_notifier.caller import Called
 from barnabas_notifier.lanes import Held
 from barnabas_notifier.resources import Resources
@@ -42,7 +43,8 @@ _GROUP_MAX = 64
 _BODY_BYTES_MAX = 48 * 1024 * 1024
 # Outcomes that wait to be written; above it nothing more is sent.
 _UNWRITTEN_MAX = 2_000
-_LOOK_SECONDS = 0.5
+# What may be sent and the stop wake the loop.
+_WAIT_SECONDS = 30.0
 # With this many calls in flight, ends come in a stream: this much patience makes one group of many.
 _BUSY_CALLS = 16
 _HOLD_SECONDS = 0.003
@@ -61,6 +63,7 @@ async def send_deliveries(resources: Resources, stop: Stop) -> None:
     """Keep calls in flight until the stop, then let them end and hand back the rest."""
     bodies = _Bodies()
     failures = 0
+    stop.on_set(resources.to_send.set)
     try:
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set():
@@ -68,7 +71,7 @@ async def send_deliveries(resources: Resources, stop: Stop) -> None:
                     await asyncio.sleep(_HOLD_SECONDS)
                 group = [] if _is_full(resources, bodies) else resources.lanes.take(_GROUP_MAX)
                 if not group:
-                    await _rest(resources)
+                    await _rest(resources, stop)
                     continue
                 try:
                     await _start_calls(group, calls, bodies, resources)
@@ -94,13 +97,10 @@ def _is_full(resources: Resources, bodies: _Bodies) -> bool:
     return bodies.bytes > _BODY_BYTES_MAX or len(resources.ended) > _UNWRITTEN_MAX
 
 
-async def _rest(resources: Resources) -> None:
+async def _rest(resources: Resources, stop: Stop) -> None:
     resources.to_send.clear()
-    try:
-        async with asyncio.timeout(_LOOK_SECONDS):
-            await resources.to_send.wait()
-    except TimeoutError:
-        pass  # looked at all the same, and the stop with it
+    if not stop.is_set():
+        await set_within(resources.to_send, _WAIT_SECONDS)
 
 
 async def _start_calls(group: Sequence[Held], calls: asyncio.TaskGroup, bodies: _Bodies, resources: Resources) -> None:

@@ -3,7 +3,9 @@
 Nothing here waits for HTTP, so a receiver that hangs never holds up a partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -16,6 +18,7 @@ from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.postgres.database import LeaseOverError
 from barnabas.postgres.deliveries import DeliveryKey
+from barnabas.postgres.live_endpoints import find_endpoints
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_notifier.claim import claim_due
@@ -24,8 +27,13 @@ from barnabas_notifier.route import route_events
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 GROUP = "barnabas.notifier"
-_RECORDS_MAX = 500
+_RECORDS_MAX = 2_000
+# Under load a webhook may come this much later; each delivery of records wakes the loop for some 100 us.
+_HOLD_SECONDS = 0.02
+# How long to wait for a lease before the stop and the assignment are looked at again.
 _LOOK_SECONDS = 0.5
 
 
@@ -35,6 +43,7 @@ async def take_records(resources: Resources, stop: Stop) -> None:
         group_protocol=resources.settings.kafka_group_protocol,
         # The same partitions of both topics, so that an endpoint's lane is in one process.
         remote_assignor="range",
+        hold_seconds=_HOLD_SECONDS,
     )
     try:
         async with Consumer(
@@ -44,24 +53,51 @@ async def take_records(resources: Resources, stop: Stop) -> None:
             client_id="barnabas-notifier",
             options=options,
         ) as consumer:
+            stop.on_set(consumer.wake)
+            moved: dict[tuple[str, int], ConsumedRecord] = {}
             while not stop.is_set():
-                records = await consumer.get(_RECORDS_MAX, _LOOK_SECONDS)
-                if records and await _until_taken(records, consumer, resources, stop):
-                    consumer.commit(_next_offsets(records))
+                consumed = await consumer.get(_RECORDS_MAX, resources.aside.rest_seconds)
+                moved.update([((record.topic, record.partition), record) for record in consumed])
+                records = resources.aside.put(consumed)
+                # The older ones first.
+                records = resources.aside.take() + records
+                if records:
+                    await _until_taken(records, consumer, resources, stop)
+                if moved and not resources.aside and not stop.is_set():
+                    consumer.commit(_next_offsets([record for record in moved.values() if consumer.is_current(record)]))
+                    moved.clear()
     finally:
         resources.progress.taking_over.set()
 
 
 async def take_once(records: Sequence[ConsumedRecord], resources: Resources) -> None:
     """Give every record a durable verdict; their offsets may be committed then. May be repeated after any failure."""
-    events: list[JobEvent] = []
-    due: list[DeliveryKey] = []
+    results = [record for record in records if record.topic == topics.RESULTS.name]
+    if results:
+        await _take_events(results, resources)
+    due = _decoded((record for record in records if record.topic != topics.RESULTS.name), _delivery_key)
+    if due:
+        await claim_due(due, resources)
+
+
+async def _take_events(records: Sequence[ConsumedRecord], resources: Resources) -> None:
+    """Only events of tenants who have an endpoint are read: whose an event is, its record's key says."""
+    tenants = {key: _tenant_id(key) for key in {record.key for record in records}}
+    async with resources.database.session() as session:
+        endpoints = await find_endpoints(session, {tenant_id for tenant_id in tenants.values() if tenant_id})
+    without = {key for key, tenant_id in tenants.items() if tenant_id is not None and tenant_id not in endpoints}
+    resources.aside.learn(tenants, without=without)
+    events = _decoded((record for record in records if record.key not in without), _event)
+    if events:
+        await route_events(events, endpoints, resources)
+
+
+def _decoded(records: Iterable[ConsumedRecord], decoded: Callable[[ConsumedRecord], T]) -> list[T]:
+    """What these records say; one that can't be read is skipped."""
+    read: list[T] = []
     for record in records:
         try:
-            if record.topic == topics.RESULTS.name:
-                events.append(decode_event(record.value))
-            else:
-                due.append(_delivery_key(record))
+            read.append(decoded(record))
         except MalformedRecordError as error:
             log.warning(
                 "record_malformed",
@@ -70,10 +106,7 @@ async def take_once(records: Sequence[ConsumedRecord], resources: Resources) -> 
                 offset=record.offset,
                 reason=str(error),
             )
-    if events:
-        await route_events(events, resources)
-    if due:
-        await claim_due(due, resources)
+    return read
 
 
 async def _until_taken(records: Sequence[ConsumedRecord], consumer: Consumer, resources: Resources, stop: Stop) -> bool:
@@ -96,6 +129,19 @@ async def _until_taken(records: Sequence[ConsumedRecord], consumer: Consumer, re
             log.warning("records_not_taken", records=len(current), code=error.code, reason=str(error))
             await stop.wait(retry_pause(0.1, failures, jitter=resources.jitter()))
     return False
+
+
+def _tenant_id(key: bytes | None) -> UUID | None:
+    try:
+        return UUID((key or b"").decode())
+    except ValueError:
+        return None
+
+
+def _event(record: ConsumedRecord) -> JobEvent:
+    if _tenant_id(record.key) is None:
+        raise MalformedRecordError("the key names no tenant")
+    return decode_event(record.value)
 
 
 def _delivery_key(record: ConsumedRecord) -> DeliveryKey:

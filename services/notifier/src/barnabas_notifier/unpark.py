@@ -1,7 +1,5 @@
 """Takes parked deliveries back: into lanes that have room again, and those of dead notifiers by a sweep."""
 
-import asyncio
-
 import structlog
 
 from barnabas.errors import TransientError
@@ -11,6 +9,7 @@ from barnabas.postgres.live_endpoints import EndpointKey, read_endpoints
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
+from barnabas.runtime.within import set_within
 from barnabas_notifier.resources import NOWHERE, Resources
 
 log = structlog.get_logger(__name__)
@@ -21,7 +20,8 @@ _LANES_MAX = 50
 _CANCEL_MAX = 500
 # Endpoints that one sweep looks at: it goes on from there next time.
 _SWEEP_MAX = 200
-_LOOK_SECONDS = 0.5
+# Ends of calls, the sweep and the stop wake the loop.
+_WAIT_SECONDS = 30.0
 # Lanes ask again at once while they drain; this bounds how often an endpoint with few parked ones is asked.
 _REST_SECONDS = 0.02
 
@@ -31,17 +31,16 @@ _disabled = metrics.deliveries.labels("disabled")
 async def take_parked(resources: Resources, stop: Stop) -> None:
     """Fill lanes from Postgres whenever they have room."""
     failures = 0
+    stop.on_set(resources.to_take.set)
     while not stop.is_set():
-        try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await resources.to_take.wait()
-        except TimeoutError:
-            pass  # asked all the same: a lane may have been found by the sweep
+        await set_within(resources.to_take, _WAIT_SECONDS)
         resources.to_take.clear()
         if not resources.identity.alive:
             continue
         try:
-            await take_parked_once(resources)
+            if await take_parked_once(resources):
+                # There may be more, in these lanes or in others.
+                resources.to_take.set()
             failures = 0
         except LeaseOverError:
             resources.identity.lose()
@@ -49,6 +48,7 @@ async def take_parked(resources: Resources, stop: Stop) -> None:
             failures += 1
             log.warning("parked_deliveries_not_taken", code=error.code, reason=str(error))
             await stop.wait(retry_pause(0.1, failures, jitter=resources.jitter()))
+            resources.to_take.set()
         else:
             await stop.wait(_REST_SECONDS)
 

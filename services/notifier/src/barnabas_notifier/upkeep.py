@@ -1,5 +1,7 @@
 """What keeps a notifier honest: its lease, its clock, its picture of endpoints, and what Postgres thinks it holds."""
 
+import time
+
 import structlog
 
 from barnabas.domain.deliveries import DeliveryState
@@ -13,7 +15,9 @@ from barnabas_notifier.unpark import sweep_parked_once
 log = structlog.get_logger(__name__)
 
 _RECALL_SECONDS = 5.0
-_SWEEP_SECONDS = 5.0
+# No statement goes on for half as long: a claim that is older has been seen, or never was committed.
+_RECALL_FOR_SECONDS = 60.0
+_SWEEP_SECONDS = 10.0
 # How long a deleted or disabled endpoint may still be called by what waits in its lane.
 _REFRESH_SECONDS = 2.0
 _REFRESH_ROWS = 1_000
@@ -48,8 +52,13 @@ async def sweep_parked(resources: Resources, stop: Stop) -> None:
 
 
 async def recall_batches(resources: Resources, stop: Stop) -> None:
-    """Hand back what Postgres thinks we hold and we don't know."""
-    await every(_RECALL_SECONDS, lambda: recall_batches_once(resources), stop)
+    """Hand back what Postgres thinks we hold and we don't know, as long as a claim may have left something."""
+
+    async def recall() -> None:
+        if resources.holdings.batches or time.monotonic() - resources.holdings.claimed_at < _RECALL_FOR_SECONDS:
+            await recall_batches_once(resources)
+
+    await every(_RECALL_SECONDS, recall, stop)
 
 
 async def refresh_endpoints_once(resources: Resources) -> None:

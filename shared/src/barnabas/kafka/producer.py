@@ -38,9 +38,10 @@ _ACCEPTING_RECORDS = 20_000
 _OVERFLOW_RECORDS = 100_000
 
 _POLL_SECONDS = 0.001
-# An outage needs no thousand polls a second; this is also how often errors are looked for when nothing is on its way.
+# An outage needs no thousand polls a second.
 _POLL_SLOW_SECONDS = 0.02
-_POLL_IDLE_SECONDS = 0.5
+# How often errors and lines of the library's log are looked for when nothing is on its way.
+_POLL_IDLE_SECONDS = 5.0
 _SLOW_AFTER_SECONDS = 0.1
 
 _REBUILD_PAUSE_CAP_SECONDS = 10.0

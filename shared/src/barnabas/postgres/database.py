@@ -35,6 +35,17 @@ _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _ATTEMPTS_MAX = 5
 
 
+class _Connection(asyncpg.Connection):
+    """A connection that goes back into the pool as it is, instead of after a statement that resets the session.
+
+    Nothing here sets anything for a session: settings, locks and cursors end with their transaction.
+    """
+
+    def get_reset_query(self) -> str:
+        """Nothing to reset."""
+        return ""
+
+
 class LeaseOverError(SupersededError):
     """This worker's lease is over: it must go on under a new id."""
 
@@ -200,6 +211,7 @@ async def open_database(
             command_timeout=command_seconds,
             timeout=10,
             max_inactive_connection_lifetime=0,
+            connection_class=_Connection,
             server_settings={"application_name": f"barnabas-{login}"},
         )
     database = Database(pool)

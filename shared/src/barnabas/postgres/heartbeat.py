@@ -28,8 +28,9 @@ log = structlog.get_logger(__name__)
 EXIT_STALLED = 70
 """The process' exit code when its main loop stood still: EX_SOFTWARE of sysexits.h."""
 
-# A cancel has to reach a running handler within a second; a short lease, as tests have it, needs three tries.
+# A cancel has to reach a running handler within a second, and an end of a backlog its workers.
 _RENEW_SECONDS = 1.0
+# Who holds nothing has nothing to hear: it renews just often enough to keep the lease through two failures.
 _RENEWALS_A_LEASE = 3.0
 # The end is announced this share of a lease early, so that what runs can be cancelled while the lease still holds.
 _MARGIN_SHARE = 0.1
@@ -42,9 +43,12 @@ _STOP_SECONDS = 10.0
 class Heartbeat:
     """One worker id's lease. A process that lost it makes another `Heartbeat` under a new id.
 
-    `slots` and `type_ids` are what the row announces. `on_lost` and `on_cancel` (job id and fence of running jobs whose
-    cancel was asked for) are called on `main_loop`. `stall_seconds` is called on the heartbeat's thread and may only
-    read plain fields: when the main loop hasn't turned for longer than that, the process ends at once.
+    `slots`, `type_ids` and `queue_ids` are what the row announces. `on_lost`, `on_cancel` (job id and fence of
+    running jobs whose cancel was asked for) and `on_news` (the revision of what is shared, and whether there is a
+    backlog: at first, and when either has changed) are called on `main_loop`. `holds` and `stall_seconds` are
+    called on the heartbeat's thread and may only read plain fields: while something is held, or there is a backlog,
+    the row is renewed each second, else three times a lease; when the main loop hasn't turned for longer than
+    `stall_seconds()`, the process ends at once.
     """
 
     def __init__(
@@ -55,25 +59,34 @@ class Heartbeat:
         service: str,
         slots: int,
         type_ids: Sequence[int],
+        queue_ids: Sequence[int] = (),
         lease_seconds: float,
         on_lost: Callable[[], None],
         on_cancel: Callable[[list[tuple[UUID, int]]], None],
+        on_news: Callable[[int, bool], None],
+        holds: Callable[[], bool],
         main_loop: asyncio.AbstractEventLoop,
         stall_seconds: Callable[[], float],
     ) -> None:
         self.worker_id = worker_id
         self._dsn = dsn
         self._row = (worker_id, service, socket.gethostname(), os.getpid(), slots, list(type_ids))
+        self._queue_ids = list(queue_ids)
         self._lease = timedelta(seconds=lease_seconds)
         self._on_lost = on_lost
         self._on_cancel = on_cancel
+        self._on_news = on_news
+        self._holds = holds
         self._main_loop = main_loop
         self._stall_seconds = stall_seconds
-        self._renew_seconds = min(_RENEW_SECONDS, lease_seconds / _RENEWALS_A_LEASE)
+        self._renew_idle_seconds = lease_seconds / _RENEWALS_A_LEASE
+        self._look_seconds = min(_RENEW_SECONDS, self._renew_idle_seconds)
         self._patience_seconds = lease_seconds * (1.0 - _MARGIN_SHARE)
         self._connection: Any = None
         self._main_turned_at = self._watched_at = time.monotonic()
         self._renewed_at = 0.0
+        self._asked_at = 0.0
+        self._news: tuple[int, bool] | None = None
         self._delete_row = False
         self._started: Future[None] = Future()
         self._stopping = threading.Event()
@@ -103,7 +116,7 @@ class Heartbeat:
         try:
             sent_at = time.monotonic()
             session = await self._session()
-            await session.execute("insert_worker", *self._row, self._lease)
+            await session.execute("insert_worker", *self._row, self._lease, self._queue_ids)
             self._renewed_at = sent_at
         except BaseException as error:  # noqa: BLE001 - handed to the caller of `start`
             await self._disconnect()
@@ -115,12 +128,12 @@ class Heartbeat:
         try:
             while not self._stopping.is_set():
                 self._watch_main_loop()
-                if not await self._renew():
+                if self._is_due() and not await self._renew():
                     log.warning("lease_lost", worker_id=str(self.worker_id))
                     _call(self._main_loop, self._on_lost)
                     return
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(rested.wait(), self._renew_seconds)
+                    await asyncio.wait_for(rested.wait(), self._look_seconds)
             if self._delete_row:
                 await self._delete()
         except BaseException:
@@ -130,9 +143,16 @@ class Heartbeat:
         finally:
             await self._disconnect()
 
+    def _is_due(self) -> bool:
+        """Whether to renew now: always while somebody waits for what a renewal brings."""
+        if self._news is None or self._news[1] or self._holds():
+            return True
+        # After a failure each look is a try.
+        return self._asked_at > self._renewed_at or time.monotonic() >= self._renewed_at + self._renew_idle_seconds
+
     async def _renew(self) -> bool:
         """One renewal; false when the lease is over, or may be by the time that we could know better."""
-        sent_at = time.monotonic()
+        sent_at = self._asked_at = time.monotonic()
         try:
             async with asyncio.timeout(max(0.05, self._renewed_at + self._patience_seconds - sent_at)):
                 session = await self._session()
@@ -149,6 +169,10 @@ class Heartbeat:
         self._renewed_at = sent_at
         if row["job_ids"]:
             _call(self._main_loop, self._on_cancel, list(zip(row["job_ids"], row["fences"], strict=True)))
+        news = (row["revision"], row["has_backlog"])
+        if news != self._news:
+            self._news = news
+            _call(self._main_loop, self._on_news, *news)
         return True
 
     async def _delete(self) -> None:

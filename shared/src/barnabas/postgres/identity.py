@@ -17,10 +17,12 @@ from barnabas.runtime.stop import Stop
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.2
-
 CancelRequests = list[tuple[UUID, int]]
 """Job ids and fences of running jobs that were asked to end."""
+
+
+def _no_news(_revision: int, _has_backlog: bool) -> None:
+    """For who shares nothing that is set by weights, and fetches no backlog."""
 
 
 class Identity:
@@ -33,16 +35,21 @@ class Identity:
         service: str,
         slots: int,
         type_ids: Sequence[int],
+        queue_ids: Sequence[int] = (),
         lease_seconds: float,
         ids: Uuid7Source,
         on_cancel: Callable[[CancelRequests], None],
+        holds: Callable[[], bool],
+        on_news: Callable[[int, bool], None] = _no_news,
         stall_seconds: Callable[[], float],
     ) -> None:
-        """`on_cancel` and `stall_seconds` as for `Heartbeat`; the rest is what its row announces."""
+        """The callables are as for `Heartbeat`; the rest is what its row announces."""
         self._dsn = dsn
-        self._announced = (service, slots, tuple(type_ids))
+        self._announced = (service, slots, tuple(type_ids), tuple(queue_ids))
         self._lease_seconds = lease_seconds
         self._on_cancel = on_cancel
+        self._on_news = on_news
+        self._holds = holds
         self._stall_seconds = stall_seconds
         self._ids = ids
         self._heartbeat: Heartbeat | None = None
@@ -69,16 +76,19 @@ class Identity:
 
     async def begin(self) -> None:
         """Take a lease under the current id; raises `DatabaseUnavailableError`."""
-        service, slots, type_ids = self._announced
+        service, slots, type_ids, queue_ids = self._announced
         heartbeat = Heartbeat(
             self._dsn,
             worker_id=self.worker_id,
             service=service,
             slots=slots,
             type_ids=type_ids,
+            queue_ids=queue_ids,
             lease_seconds=self._lease_seconds,
             on_lost=self._lost_by(self.worker_id),
             on_cancel=self._on_cancel,
+            on_news=self._on_news,
+            holds=self._holds,
             main_loop=asyncio.get_running_loop(),
             stall_seconds=self._stall_seconds,
         )
@@ -128,11 +138,5 @@ class Identity:
         return lose
 
     async def _until_lost_or(self, stop: Stop) -> None:
-        # The stop is looked at now and then; a lost lease is what has to be noticed at once.
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._lost.wait()
-                return
-            except TimeoutError:
-                continue
+        stop.on_set(self._lost.set)
+        await self._lost.wait()

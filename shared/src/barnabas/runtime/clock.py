@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+# Half of it is the error: nothing is gained by asking again.
+_QUICK_SECONDS = 0.001
+
 
 class Clock(Protocol):
     """What a step needs to know about time."""
@@ -65,7 +68,7 @@ class DatabaseClock:
         return time.monotonic()
 
     async def synchronise(self) -> float:
-        """Measure the offset: three questions, the quickest answer counts. Returns the correction in seconds.
+        """Measure the offset: up to three questions, the quickest answer counts. Returns the correction in seconds.
 
         Raises what the reader raises; the old offset then stays in use.
         """
@@ -79,6 +82,8 @@ class DatabaseClock:
                 quickest = answered - asked
                 # The database read its clock somewhere between question and answer; the middle halves the error.
                 base, base_monotonic = told.astimezone(UTC), (asked + answered) / 2
+            if quickest < _QUICK_SECONDS:
+                break
         correction = (base - self._base).total_seconds() - (base_monotonic - self._base_monotonic)
         self._base, self._base_monotonic, self.uncertainty_seconds = base, base_monotonic, quickest / 2
         self._base_ms = _unix_ms(base)

@@ -63,7 +63,7 @@ def _histogram(name: str, about: str, *labels: str, buckets: Sequence[float]) ->
 # Ingest.
 submissions = _counter(
     "barnabas_submissions_total",
-    "Jobs handed in, by source (http, batch, kafka) and outcome (accepted, replayed, rejected, refused).",
+    "Jobs handed in, by source (http, batch, kafka) and outcome (accepted, replayed, rejected, limited, refused).",
     "source",
     "outcome",
 )
@@ -116,6 +116,22 @@ leases_expired = _counter(
     "barnabas_leases_expired_total", "Leases that ran out and were taken back, by what (job, delivery).", "what"
 )
 losses = _counter("barnabas_losses_total", "Attempts whose worker process died under them.")
+
+# Scaling.
+workers = _gauge("barnabas_workers", "Workers that are alive.")
+workers_desired = _gauge("barnabas_workers_desired", "Workers that there should be; 0 where nobody has decided.")
+workers_reason = _gauge(
+    "barnabas_workers_reason",
+    "1 at the reason for that number: adopted, steady, arrivals, backlog, maximum, warming, draining, holding, quiet, "
+    "trial.",
+    "reason",
+)
+worker_service_rate = _gauge(
+    "barnabas_worker_service_rate", "Jobs a second that one worker does, learned while workers are busy."
+)
+backlog_jobs = _gauge(
+    "barnabas_backlog_jobs", "Jobs that could start if a slot were free, in Kafka and in Postgres; not what is parked."
+)
 
 # Retries, timers and due times.
 timers = _gauge("barnabas_timers", "Rows that wait for their due time.")

@@ -18,7 +18,7 @@ from barnabas.runtime.stop import Stop
 
 log = structlog.get_logger(__name__)
 
-_SAMPLE_SECONDS = 0.5
+_SAMPLE_SECONDS = 1.0
 _START_LIMIT_SECONDS = 10.0
 # A loop that hasn't turned for this long takes no new work, whatever it is doing.
 _UNREADY_AFTER_SECONDS = 5.0

@@ -6,6 +6,7 @@ ends the process: the orchestrator restarts it; nothing limps.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -85,6 +86,9 @@ def run(service: Service[S, R], environ: Mapping[str, str] | None = None) -> int
     logs.configure(service=service.name, level=settings.log_level, form=settings.log_format)
     # Kafka's thread, the ops port and the lease keeper share the interpreter with the loop; by default each waits 5 ms.
     sys.setswitchinterval(0.001)
+    # Batches hold thousands of rows and records, hardly ever in a cycle: looking for one each 700 objects took ingest
+    # 1 us a job (of 13), and each 10,000 takes it next to nothing.
+    gc.set_threshold(10_000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve_until_signalled(service, settings))
 

@@ -31,15 +31,19 @@ KNOWN_KEYS: tuple[str, ...] = (
     # Several services.
     "LEASE_SECONDS",
     "ALLOW_PRIVATE_ENDPOINTS",
+    "QUEUES_MAX",
+    "ORDERED_DEAD_LETTERS",
     # Ingest.
     "HTTP_HOST",
     "HTTP_PORT",
+    "HTTP_SHARED",
     "HTTP_CONNECTIONS_MAX",
     "REQUEST_SECONDS",
     "QUEUE_BYTES_MAX",
     "POSTGRES_API",
     "ADMIN_KEY",
     # The worker.
+    "QUEUES",
     "SLOTS",
     "CHILDREN",
     "LOOK_AHEAD_BYTES",
@@ -59,6 +63,13 @@ KNOWN_KEYS: tuple[str, ...] = (
     "RESULTS_REPLAY_MINUTES",
     "RETENTION_DAYS",
     "TOPIC_REPLICATION",
+    "WORKERS_MIN",
+    "WORKERS_MAX",
+    "WORKERS_DRAIN_SECONDS",
+    "WORKERS_UP_SECONDS",
+    "WORKERS_DOWN_SECONDS",
+    "WORKERS_LOOK_SECONDS",
+    "WORKER_RATE",
     # The client, the command line and the local stack; services meet them in a shared environment.
     "API_URL",
     "API_KEY",
@@ -67,6 +78,7 @@ KNOWN_KEYS: tuple[str, ...] = (
     "HOST",
     "PORT",
     "WORKERS",
+    "INGEST",
     # The tests, which start services with an environment of their own.
     "TEST_CONTAINERS",
 )
