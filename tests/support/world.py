@@ -12,13 +12,16 @@ from uuid import UUID
 import asyncpg
 
 from barnabas.contract.telling import job_record
+from barnabas.contract.topics import DEFAULT_QUEUE
 from barnabas.domain.ids import uuid7
 from barnabas.domain.jobs import JobState
 from barnabas.kafka.admin import ensure_topics
 from barnabas.kafka.producer import Producer
+from barnabas.kafka.routes import Routes
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import Dictionary, job_types
 from barnabas.postgres.jobs import StoredJob, read_jobs
+from barnabas.postgres.queues import Queues
 from barnabas.postgres.submissions import Submission, accept_jobs
 from barnabas_local.database import Logins
 from tests.support.eventually import eventually
@@ -41,6 +44,7 @@ class World:
     """A connection that sees everything: for assertions only."""
     producer: Producer
     types: Dictionary
+    queues: Queues
 
     async def tenant(self, *, running_at_most: int | None = None) -> UUID:
         """A new tenant, with a gate if it has a limit."""
@@ -56,21 +60,35 @@ class World:
         """The number of a job type."""
         return (await self.types.ids([name]))[name]
 
+    async def queue(self, name: str) -> int:
+        """The number of a queue; its topics are the test's to make."""
+
+        async def none(_name: str) -> None:
+            pass
+
+        return await self.queues.make(name, queues_max=1_000, make_topics=none)
+
     async def insert(
         self, tenant_id: UUID, job_type: str = "echo", payload: bytes = b"{}", *, count: int = 1, **fields: Any
     ) -> list[UUID]:
         """Accepted jobs that Kafka hasn't been told of; their outbox row is left behind."""
         type_id = await self.type_id(job_type)
+        fields["queue_id"] = await self.queue(fields.pop("queue", DEFAULT_QUEUE))
         jobs = [_submission(tenant_id, type_id, payload, **fields) for _ in range(count)]
         async with self.engine.session() as session:
             await accept_jobs(session, jobs, told=())
         return sorted(job.job_id for job in jobs)
 
-    async def publish(self, tenant_id: UUID, job_ids: Sequence[UUID], *, priority: int = 1, times: int = 1) -> None:
+    async def publish(
+        self, tenant_id: UUID, job_ids: Sequence[UUID], *, priority: int = 1, queue: str = DEFAULT_QUEUE, times: int = 1
+    ) -> None:
         """Records for these jobs, as their writer would send them."""
-        records = [job_record(tenant_id, job_id, 0, priority) for job_id in job_ids] * times
-        if records:
-            await self.producer.send(records[0][0], [(key, value, None) for _, key, value in records])
+        await self.queues.read()
+        queue_id = self.queues.id_of(queue)
+        assert queue_id is not None, f"{queue} was not made"
+        records = [job_record(tenant_id, job_id, 0, priority, queue_id) for job_id in job_ids] * times
+        for topic, group in Routes(self.queues.name_of).by_topic(records).items():
+            await self.producer.send(topic, group)
 
     async def submit(
         self, tenant_id: UUID, job_type: str = "echo", payload: bytes = b"{}", *, count: int = 1, **fields: Any
@@ -78,7 +96,8 @@ class World:
         """Accepted jobs whose records are in Kafka, as after an ingest that has done its work."""
         job_ids = await self.insert(tenant_id, job_type, payload, count=count, **fields)
         if fields.get("run_at") is None:
-            await self.publish(tenant_id, job_ids, priority=fields.get("priority", 1))
+            where = {name: fields[name] for name in ("priority", "queue") if name in fields}
+            await self.publish(tenant_id, job_ids, **where)
         await self.superuser.execute("DELETE FROM outbox WHERE ref_ids && $1", job_ids)
         return job_ids
 
@@ -87,7 +106,7 @@ class World:
         worker_id = new_id()
         numbers = [await self.type_id(name) for name in job_types]
         await self.engine.execute(
-            "insert_worker", worker_id, "worker", "here", 1, slots, numbers, timedelta(seconds=lease_seconds)
+            "insert_worker", worker_id, "worker", "here", 1, slots, numbers, timedelta(seconds=lease_seconds), [0]
         )
         return worker_id
 
@@ -125,7 +144,7 @@ async def open_world(servers: Servers, logins: Logins) -> AsyncIterator[World]:
             open_database(logins.engine_dsn, login="engine", size_max=8) as engine,
             Producer(servers.kafka) as producer,
         ):
-            yield World(servers.kafka, logins, engine, superuser, producer, job_types(engine))
+            yield World(servers.kafka, logins, engine, superuser, producer, job_types(engine), Queues(engine))
     finally:
         await superuser.close()
 
@@ -136,6 +155,7 @@ def _submission(
     payload: bytes,
     *,
     priority: int = 1,
+    queue_id: int = 0,
     run_at: datetime | None = None,
     timeout_ms: int | None = None,
     max_attempts: int | None = None,
@@ -147,7 +167,7 @@ def _submission(
         job_id=new_id(),
         type_id=type_id,
         priority=priority,
-        queue_id=0,
+        queue_id=queue_id,
         timeout_ms=timeout_ms,
         max_attempts=max_attempts,
         due_at=run_at,

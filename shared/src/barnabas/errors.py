@@ -52,6 +52,12 @@ class OverloadedError(TransientError):
     code = "overloaded"
 
 
+class UnknownQueueError(TransientError):
+    """A queue's name isn't known to this process yet."""
+
+    code = "unknown_queue"
+
+
 class SettingsError(RejectedError):
     """A setting is missing, out of range, or contradicts another one."""
 

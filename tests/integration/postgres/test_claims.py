@@ -9,20 +9,13 @@ import pytest
 
 from barnabas.domain.attempts import AttemptKind
 from barnabas.domain.jobs import JobState
+from barnabas.domain.limits import Limits
 from barnabas.errors import SettingsError
-from barnabas.postgres.database import LeaseOverError, open_database
-from barnabas.postgres.gates import read_concurrency, set_concurrency
-from barnabas.postgres.turns import (
-    Claims,
-    Finishing,
-    Releasing,
-    Verdict,
-    claim_jobs,
-    finish_jobs,
-    release_jobs,
-    wake_waiting,
-)
+from barnabas.postgres.database import LeaseOverError, Session, open_database
+from barnabas.postgres.gates import set_limits
+from barnabas.postgres.turns import Claims, Finishing, Releasing, Turned, Verdict, WokenJob
 from tests.support.eventually import eventually
+from tests.support.turns import claim_jobs, finish_jobs, release_jobs
 from tests.support.world import World, new_id
 
 
@@ -32,6 +25,17 @@ async def claim(world: World, worker: UUID, tenant: UUID, jobs: list[UUID], *typ
         return await claim_jobs(
             session, worker, new_id(), [(tenant, job) for job in jobs], dict.fromkeys(numbers, 60_000)
         )
+
+
+def called(turned: Turned) -> list[WokenJob]:
+    """Whom a turn called from where they waited."""
+    return [job for jobs in turned.told.values() for job in jobs]
+
+
+async def gate_of(world: World, tenant: UUID) -> tuple[int | None, int]:
+    """How many of a tenant's jobs may run, and how many do."""
+    row = await world.superuser.fetchrow("SELECT allowed, used FROM gates WHERE tenant_id = $1 AND kind = 1", tenant)
+    return row["allowed"], row["used"]
 
 
 def succeeded(tenant: UUID, job: UUID, fence: int = 1) -> Finishing:
@@ -60,7 +64,7 @@ async def test_a_limit_is_never_exceeded_by_claims_at_the_same_time(world: World
 
     assert sum(len(one.claimed) for one in claims) == 5
     assert sum(one.verdicts.get(Verdict.PARKED, 0) for one in claims) == 35
-    assert await read_concurrency(world.engine, tenant) == (5, 5)
+    assert await gate_of(world, tenant) == (5, 5)
 
 
 async def test_claims_and_finishes_over_many_limited_tenants_never_deadlock(world: World) -> None:
@@ -82,7 +86,7 @@ async def test_claims_and_finishes_over_many_limited_tenants_never_deadlock(worl
 
     assert sum(await asyncio.gather(*[work(worker, number) for number, worker in enumerate(workers)])) > 0
     for tenant in tenants:
-        assert await read_concurrency(world.engine, tenant) == (3, 0)
+        assert await gate_of(world, tenant) == (3, 0)
 
 
 async def test_whoever_arrives_while_others_wait_goes_behind_them(world: World) -> None:
@@ -92,9 +96,8 @@ async def test_whoever_arrives_while_others_wait_goes_behind_them(world: World) 
     await claim(world, worker, tenant, [first])
     await claim(world, worker, tenant, [second])
 
-    async with world.engine.transaction() as session:
-        await finish_jobs(session, worker, [succeeded(tenant, first)])
-        woken = await wake_waiting(session, [tenant])
+    async with world.engine.session() as session:
+        woken = called(await finish_jobs(session, worker, [succeeded(tenant, first)]))
     behind = await claim(world, worker, tenant, [late])
     in_turn = await claim(world, worker, tenant, [job.job_id for job in woken])
 
@@ -116,9 +119,8 @@ async def test_parked_jobs_are_woken_by_priority_and_then_in_their_order(world: 
 
     held = running
     for _ in range(3):
-        async with world.engine.transaction() as session:
-            await finish_jobs(session, worker, [succeeded(tenant, held)])
-            (woken,) = await wake_waiting(session, [tenant])
+        async with world.engine.session() as session:
+            (woken,) = called(await finish_jobs(session, worker, [succeeded(tenant, held)]))
         held = woken.job_id
         order.append(held)
         await claim(world, worker, tenant, [held])
@@ -165,9 +167,9 @@ async def test_a_finish_whose_answer_was_lost_may_be_repeated(world: World) -> N
         first = await finish_jobs(session, worker, finishing)
         again = await finish_jobs(session, worker, finishing)
 
-    assert first.closed == again.closed == {job}
-    assert first.outbox_id is not None
-    assert again.outbox_id is None
+    assert first.closed == again.already == {job}
+    assert first.ended_outbox_id is not None
+    assert again.ended_outbox_id is None
 
 
 async def test_an_ended_job_never_changes(world: World) -> None:
@@ -226,14 +228,14 @@ async def test_a_limit_set_while_jobs_run_counts_them_once(world: World) -> None
     worker = await world.worker("echo")
     await claim(world, worker, tenant, jobs[:3])
 
-    await set_concurrency(world.engine, tenant, 3)
-    await set_concurrency(world.engine, tenant, 3)
+    await set_limits(world.engine, tenant, Limits(concurrency=3))
+    await set_limits(world.engine, tenant, Limits(concurrency=3))
     refused = await claim(world, worker, tenant, jobs[3:])
     async with world.engine.session() as session:
         await finish_jobs(session, worker, [succeeded(tenant, job) for job in jobs[:3]])
 
     assert refused.verdicts[Verdict.PARKED] == 1
-    assert await read_concurrency(world.engine, tenant) == (3, 0)
+    assert await gate_of(world, tenant) == (3, 0)
 
 
 async def test_a_cancel_that_races_a_retry_ends_the_job(world: World) -> None:
@@ -312,3 +314,37 @@ async def test_a_payload_outlives_its_day_while_its_job_is_open(world: World) ->
 
     assert dropped
     assert claimed.payload == b'{"kept": true}'
+
+
+async def test_a_turn_looks_up_its_own_jobs_however_many_others_are_open(world: World) -> None:
+    tenant = await world.tenant()
+    worker = await world.worker("echo")
+    # What a quiet night leaves behind: statistics that say there are no open jobs.
+    async with world.engine.session() as session:
+        for _ in range(3):
+            jobs = await world.insert(tenant, count=100)
+            claims = await claim_jobs(
+                session, worker, new_id(), [(tenant, job) for job in jobs], {await world.type_id("echo"): 60_000}
+            )
+            await finish_jobs(session, worker, [succeeded(tenant, job.job_id, job.fence) for job in claims.claimed])
+        await world.superuser.execute("VACUUM jobs")
+        await world.superuser.execute("VACUUM waiting")
+        jobs = await world.insert(tenant, count=20_000)
+
+        before = await _entries_read(session)
+        keys = [(tenant, job) for job in jobs[:50]]
+        claims = await claim_jobs(session, worker, new_id(), keys, {await world.type_id("echo"): 60_000})
+        await finish_jobs(session, worker, [succeeded(tenant, job.job_id, job.fence) for job in claims.claimed])
+        read = await _entries_read(session) - before
+
+    assert len(claims.claimed) == 50
+    assert read < 2_000
+
+
+async def _entries_read(session: Session) -> int:
+    """Index entries of `jobs` that statements of this very connection have read so far, among others."""
+    await session.connection.execute("SELECT pg_stat_force_next_flush()")
+    read: int = await session.connection.fetchval(
+        "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'jobs'"
+    )
+    return read

@@ -45,6 +45,7 @@ async def beating(
         service="test",
         slots=3,
         type_ids=[1, 2],
+        queue_ids=[0],
         lease_seconds=lease_seconds,
         on_lost=told.lose,
         on_cancel=told.cancels.extend,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import uuid4
 
@@ -12,9 +12,10 @@ from prometheus_client import Counter
 from barnabas.contract import topics
 from barnabas.contract.records import decode
 from barnabas.contract.telling import delivery_retry_record, retry_record
+from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.consumer import Consumer
-from barnabas.kafka.lag import lag
+from barnabas.kafka.lag import PartitionLag, lag
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
@@ -40,7 +41,14 @@ async def carrying(
     names = [topic.name for topic in SOURCES]
     group = group or f"test-{uuid4()}"
     async with Admin(resources.settings.kafka) as admin:
-        lags = await lag(admin, group, names)
+
+        async def known() -> list[PartitionLag]:
+            # The first group of a fresh cluster waits until the broker has made room for groups.
+            with suppress(BrokerUnavailableError):
+                return await lag(admin, group, names)
+            return []
+
+        lags = await eventually(known, timeout=60)
     starts = {each.at: each.high for each in lags} if ends is None else dict(ends)
     starts |= {each.at: each.committed for each in lags if each.committed is not None}
 
@@ -61,7 +69,8 @@ async def carrying(
         on_assigned=assigned,
         on_revoked=revoked,
     )
-    carrier = Carrier(consumer, resources.producer, resources.clock, DelayLine() if line is None else line)
+    line = DelayLine() if line is None else line
+    carrier = Carrier(consumer, resources.producer, resources.routes, resources.queues, resources.clock, line)
     async with consumer:
         task = asyncio.create_task(carrier.carry(stop))
         try:

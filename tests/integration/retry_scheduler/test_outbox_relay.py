@@ -14,12 +14,13 @@ from barnabas.domain.jobs import JobState
 from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.producer import Producer
 from barnabas.postgres.outbox import read_events, read_outbox, records_of
-from barnabas.postgres.turns import Finishing, Releasing, claim_jobs, finish_jobs, release_jobs
+from barnabas.postgres.turns import Finishing, Releasing
 from barnabas_retry_scheduler.relay_outbox import relay_once
 from barnabas_retry_scheduler.resources import Resources
 from barnabas_retry_scheduler.tell import tell_committed
 from tests.integration.retry_scheduler.conftest import ask_once, of_job
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, finish_jobs, release_jobs
 from tests.support.world import World, new_id
 
 

@@ -9,13 +9,14 @@ from barnabas.contract.telling import retry_record
 from barnabas.contract.topics import DELAY_TIERS, JOBS, RETRIES
 from barnabas.domain.attempts import AttemptKind
 from barnabas.kafka.admin import Admin
-from barnabas.postgres.turns import Releasing, claim_jobs, release_jobs
+from barnabas.postgres.turns import Releasing
 from barnabas.runtime.service import EXIT_STOPPED, serve
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.main import SERVICE
 from tests.integration.retry_scheduler.conftest import of_job, settings_for
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, release_jobs
 from tests.support.world import World, new_id
 
 

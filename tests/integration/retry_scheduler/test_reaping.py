@@ -12,19 +12,13 @@ from barnabas.domain.deliveries import DeliveryState
 from barnabas.domain.jobs import Hook, JobState
 from barnabas.postgres.database import LeaseOverError
 from barnabas.postgres.deliveries import DeliveryKey, NewDelivery, open_deliveries
-from barnabas.postgres.turns import (
-    ClaimedJob,
-    Finishing,
-    Releasing,
-    claim_jobs,
-    finish_jobs,
-    release_jobs,
-)
+from barnabas.postgres.turns import ClaimedJob, Finishing, Releasing
 from barnabas_retry_scheduler.reap_leases import reap_once, reap_overdue_once
 from barnabas_retry_scheduler.resources import Resources, open_resources
 from tests.integration.retry_scheduler.conftest import ask_once, of_job, settings_for, waits_for_a_lock
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, finish_jobs, release_jobs
 from tests.support.world import World, new_id
 
 

@@ -15,7 +15,7 @@ from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.lag import PartitionLag
 from barnabas.kafka.partitions import TopicPartition
-from barnabas.postgres.turns import Finishing, claim_jobs, finish_jobs
+from barnabas.postgres.turns import Finishing
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler import reconcile, reconcile_deliveries
@@ -28,6 +28,7 @@ from barnabas_retry_scheduler.resources import Resources
 from tests.integration.retry_scheduler.conftest import of_job
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, finish_jobs
 from tests.support.world import World, new_id
 
 

@@ -9,7 +9,7 @@ import pytest
 from barnabas.contract.records import decode
 from barnabas.contract.topics import JOBS
 from barnabas.domain.attempts import AttemptKind
-from barnabas.postgres.turns import Releasing, claim_jobs, release_jobs
+from barnabas.postgres.turns import Releasing
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
 from barnabas_retry_scheduler.poll_timers import poll_once
@@ -17,6 +17,7 @@ from barnabas_retry_scheduler.resources import Resources
 from tests.integration.retry_scheduler.conftest import of_job, waits_for_a_lock
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, release_jobs
 from tests.support.world import World, new_id
 
 

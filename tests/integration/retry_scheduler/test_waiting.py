@@ -1,14 +1,15 @@
 """Sweeps over what is parked, and leadership."""
 
+from datetime import datetime
 from uuid import UUID
 
 from barnabas.contract.topics import JOBS
-from barnabas.postgres.turns import claim_jobs
 from barnabas_retry_scheduler.resources import Resources, open_resources
 from barnabas_retry_scheduler.sweep_waiting import sweep_gates_once, sweep_types_once
 from tests.integration.retry_scheduler.conftest import ask_once, of_job, settings_for
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs
 from tests.support.world import World, new_id
 
 
@@ -123,3 +124,23 @@ async def test_a_leader_that_vanished_is_followed_as_soon_as_its_lease_is_over(w
 
         assert not first.leadership.is_held
         assert not await ask_once(first)
+
+
+async def test_the_question_renews_the_lead_in_time_and_notices_that_it_was_taken(world: World) -> None:
+    async with open_resources(settings_for(world, leader_lease_seconds=1.0)) as leader:
+
+        async def lease_until() -> datetime | None:
+            """As it is after one more question; None when that found somebody else in the lead."""
+            until: datetime = await world.superuser.fetchval("SELECT lease_until FROM leaders")
+            return until if await ask_once(leader) else None
+
+        first = await world.superuser.fetchval("SELECT clock_timestamp() + interval '1 second'")
+        assert await ask_once(leader)
+        # Long before the lease is over.
+        await eventually(lease_until, until=lambda until: until is not None and until > first, timeout=0.9)
+        await world.superuser.execute(
+            "UPDATE leaders SET holder = $1, lease_until = now() + interval '1 minute'", new_id()
+        )
+        await eventually(lease_until, until=lambda until: until is None, timeout=3)
+
+        assert not leader.leadership.is_held

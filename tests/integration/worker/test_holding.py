@@ -1,10 +1,10 @@
 """Who holds a job, and how it is let go: limits, cancels, lost leases, lost answers, the drain."""
 
-from barnabas.postgres.turns import claim_jobs
 from barnabas_worker.recall import recall_once
 from tests.integration.worker.conftest import StartWorker
 from tests.support import handlers
 from tests.support.eventually import eventually
+from tests.support.turns import claim_jobs
 from tests.support.world import World, new_id
 
 

@@ -20,6 +20,7 @@ from barnabas.domain.gates import (
     Seat,
     StartLog,
     admit,
+    choose_moved,
     choose_woken,
     type_line,
 )
@@ -212,3 +213,39 @@ def test_of_a_line_the_first_are_woken_once_and_again_when_they_were_not_heard_o
     assert choose_woken(line, room=2, at=60) == ["b"]
     assert choose_woken(line, room=0, at=60) == []
     assert choose_woken(line, room=1, at=51 + REWAKE_US) == ["a"]
+
+
+def move(*line: Asking[str], room: int, type_head: Place | None = None) -> list[str]:
+    """Who of a line moves away, where of type 1 two more may run."""
+    heads = {} if type_head is None else {type_line(1): type_head}
+    return choose_moved(line, room=room, type_gates={1: Gate(allowed=2), 3: Gate()}, heads=heads, at=2 * REWAKE_US)
+
+
+def seated(job: str, seq: int, *, type_id: int = 1, woken_at: int | None = None) -> Asking[str]:
+    return Asking(job, 2, type_id, Seat(TENANT_LINE, seq, woken_at))
+
+
+def test_those_without_room_at_their_type_s_gate_make_way_where_they_would_be_woken() -> None:
+    line = [seated("a", 1), seated("b", 2), seated("c", 3), seated("z", 4, type_id=2), seated("d", 5)]
+
+    assert move(*line, room=3) == ["c", "d"]
+    assert move(*line, room=2) == []
+    assert move(*line, room=0) == []
+
+
+def test_who_is_on_its_way_keeps_its_place_and_its_room() -> None:
+    awake, lost = 2 * REWAKE_US - 1, REWAKE_US - 1
+    first, second = seated("a", 1, woken_at=awake), seated("b", 2, woken_at=awake)
+
+    assert move(first, second, seated("c", 3), room=3) == ["c"]
+    assert move(first, second, seated("c", 3, woken_at=awake), seated("d", 4), room=3) == []
+    assert move(first, second, seated("c", 3, woken_at=lost), room=3) == ["c"]
+
+
+def test_who_comes_after_the_head_of_its_type_s_line_goes_there() -> None:
+    assert move(seated("a", 1), seated("c", 3), room=2, type_head=(2, 2)) == ["c"]
+    assert move(seated("a", 1), seated("c", 3), room=2, type_head=(1, 9)) == ["a", "c"]
+
+
+def test_a_type_without_a_limit_moves_nobody() -> None:
+    assert move(*(seated(str(seq), seq, type_id=type_id) for seq in range(9) for type_id in (2, 3)), room=9) == []

@@ -68,12 +68,20 @@ class Gates(RuleBasedStateMachine):
         if again:
             # Released: they are queued again, without a seat.
             self.queued.update((job.number, job) for job in ended)
+        self.wake()
 
-    @rule(line=st.sampled_from(LINES))
-    def wake(self, line: Line) -> None:
+    @rule()
+    def wake(self) -> None:
         self.step += 1
-        for job in self.model.wake(line, self.at):
-            self.woken_at[job] = self.step
+        before = dict(self.model.seats)
+        woken = self.model.wake(self.at)
+        for job, seat in self.model.seats.items():
+            if seat.line != before[job].line:
+                self.parked_at[job] = self.step
+                self.woken_at.pop(job, None)
+        self.woken_at.update(dict.fromkeys(woken, self.step))
+        self.check_no_room_is_promised_in_vain([job for job in woken if self.model.seats[job].line == TENANT_LINE])
+        self.check_no_room_idles()
 
     @rule(microseconds=st.integers(0, 2 * WINDOW))
     def pass_time(self, microseconds: int) -> None:
@@ -100,8 +108,7 @@ class Gates(RuleBasedStateMachine):
         for _ in range(3 * len(self.queued) + 3):
             self.model.end(list(self.model.running))
             self.true_time += WINDOW + WINDOW // 100 + REWAKE_US + self.set_back
-            for line in LINES:
-                self.wake(line)
+            self.wake()
             unseated = [job for job in self.queued.values() if job not in self.model.seats]
             woken = [job for job, seat in self.model.seats.items() if seat.woken_at is not None]
             self.claim(woken + unseated)
@@ -152,6 +159,20 @@ class Gates(RuleBasedStateMachine):
         for job in verdict.started:
             del self.queued[job.number]
             self.woken_at.pop(job, None)
+
+    def check_no_room_is_promised_in_vain(self, woken: list[ModelJob]) -> None:
+        """Whom a tenant's gate calls would start, if they asked now."""
+        assert self.model.copy().ask(woken, self.at).started == woken
+
+    def check_no_room_idles(self) -> None:
+        """After a wake as many are on their way as the tenant's gate has room for, or nobody else could start."""
+        gate = self.model.gates.get(TENANT_LINE)
+        room = None if gate is None else gate.room(self.at)
+        asleep = [job for job, seat in self.model.seats.items() if seat.is_asleep(self.at)]
+        if room is None or len(self.model.seats) - len(asleep) >= room:
+            return
+        for job in asleep:
+            assert not self.model.copy().ask([job], self.at).started, f"{job} could start, and nobody has told it"
 
     def check_windows(self, line: Line, starts: int) -> None:
         log = self.model.gates[line].log

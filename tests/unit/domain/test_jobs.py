@@ -127,6 +127,7 @@ def test_stored_numbers_never_change() -> None:
         "CANCEL_REQUESTED": 32,
         "ISOLATED": 64,
         "PARKED": 128,
+        "LIMITED_TYPE": 256,
     }
 
 

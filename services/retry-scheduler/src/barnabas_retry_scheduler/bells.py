@@ -14,11 +14,12 @@ import structlog
 from barnabas.errors import TransientError
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
+from barnabas.runtime.within import set_within
 
 log = structlog.get_logger(__name__)
 
-# A bell that nobody rings is no reason never to look at the stop.
-_LISTEN_SECONDS = 0.5
+# The bell, the step's own time and the stop wake the loop.
+_LISTEN_SECONDS = 60.0
 # A server that comes back should find its work done within seconds.
 _PAUSE_SECONDS = 0.5
 _PAUSE_CAP_SECONDS = 5.0
@@ -41,10 +42,7 @@ class Bell:
 
     async def heard(self, seconds: float) -> bool:
         """Wait for a ring, at most so long; true when it rang."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._rung.wait()
-        except TimeoutError:
+        if not await set_within(self._rung, seconds):
             return False
         self._rung.clear()
         return True
@@ -60,6 +58,13 @@ class Bells:
     overdue: Bell = field(default_factory=Bell)
     gates: Bell = field(default_factory=Bell)
     types: Bell = field(default_factory=Bell)
+    jobs_wiped: Bell = field(default_factory=Bell)
+    events_wiped: Bell = field(default_factory=Bell)
+
+    def ring_wiped(self) -> None:
+        """A topic was made anew: whoever makes such a loss good has something to do."""
+        self.jobs_wiped.ring()
+        self.events_wiped.ring()
 
 
 async def answer(bell: Bell, step: Step, stop: Stop) -> None:
@@ -67,6 +72,7 @@ async def answer(bell: Bell, step: Step, stop: Stop) -> None:
     loop = asyncio.get_running_loop()
     failures = 0
     run_at: float | None = None
+    stop.on_set(bell.ring)
     while not stop.is_set():
         rest = _LISTEN_SECONDS if run_at is None else min(_LISTEN_SECONDS, run_at - loop.time())
         # While it fails, the step keeps its own pace: the question rings every second.
@@ -93,8 +99,11 @@ async def answer(bell: Bell, step: Step, stop: Stop) -> None:
             run_at = None if again is None else loop.time() + again
 
 
-async def repeat(step: Callable[[], Awaitable[float]], stop: Stop) -> None:
-    """Run `step` at once, then again after as many seconds as it returns, until the stop; failures as in `answer`."""
-    start = Bell()
-    start.ring()
-    await answer(start, step, stop)
+async def repeat(step: Step, stop: Stop, *, bell: Bell | None = None) -> None:
+    """Run `step` at once, then again after as many seconds as it returns, or when the bell rings, until the stop.
+
+    Failures as in `answer`.
+    """
+    bell = bell or Bell()
+    bell.ring()
+    await answer(bell, step, stop)

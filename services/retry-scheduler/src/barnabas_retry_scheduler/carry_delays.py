@@ -13,13 +13,20 @@ import structlog
 
 from barnabas.contract import topics
 from barnabas.contract.records import decode
-from barnabas.contract.telling import topic_when_due
 from barnabas.domain.offsets import Offsets
-from barnabas.errors import BrokerUnavailableError, MalformedRecordError, OverloadedError
+from barnabas.errors import (
+    BrokerUnavailableError,
+    DatabaseUnavailableError,
+    MalformedRecordError,
+    OverloadedError,
+    UnknownQueueError,
+)
 from barnabas.kafka.client_settings import ConsumerOptions
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.kafka.producer import OutgoingRecord, Producer
+from barnabas.kafka.routes import Routes
+from barnabas.postgres.queues import Queues
 from barnabas.runtime import metrics
 from barnabas.runtime.clock import DatabaseClock
 from barnabas.runtime.periodic import retry_pause
@@ -43,6 +50,8 @@ _IN_FLIGHT_BATCHES = 64
 _NEVER_EARLY_SECONDS = 0.002
 _UNCERTAINTY_SECONDS_MAX = 0.05
 _LANDING_SECONDS = 0.5
+# Records and the stop wake the carrier.
+_IDLE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.1
 _PAUSE_CAP_SECONDS = 2.0
 # What is held in queues needs no long inbox in front of them.
@@ -52,10 +61,20 @@ _OPTIONS_INBOX_RECORDS = 4_000
 class Carrier:
     """Carries the records of the partitions that this process holds. Lives on one event loop."""
 
-    def __init__(self, consumer: Consumer, producer: Producer, clock: DatabaseClock, line: DelayLine) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        producer: Producer,
+        routes: Routes,
+        queues: Queues,
+        clock: DatabaseClock,
+        line: DelayLine,
+    ) -> None:
         self.consumer = consumer
         self.offsets = Offsets()
         self._producer = producer
+        self._routes = routes
+        self._queues = queues
         self._clock = clock
         self._line = line
         self._in_flight_records = 0
@@ -79,20 +98,24 @@ class Carrier:
 
     async def carry(self, stop: Stop) -> None:
         """Take in what arrives and pass on what leaves, until the stop; what is on its way then may still land."""
+        stop.on_set(self.consumer.wake)
         async with asyncio.TaskGroup() as sends:
             while not stop.is_set():
                 await self._carry_once(stop, sends)
         self._commit()
 
     async def _carry_once(self, stop: Stop, sends: asyncio.TaskGroup) -> None:
-        """One round: waits for a record, or for one that leaves, at most a second."""
+        """One round: waits for a record, or for one that leaves, at most a second unless nothing is held."""
         now = self._now()
         limit = _IN_FLIGHT_RECORDS - self._in_flight_records if self._in_flight_batches < _IN_FLIGHT_BATCHES else 0
         if limit <= 0:
             await self._wait_for_landing()
         else:
-            rest = max(0.0, self._line.next_at(now) - now)
+            # What lands meanwhile is committed within a second; with nothing held, only a record can change anything.
+            at_rest = not self._line and not self._in_flight_batches
+            rest = _IDLE_SECONDS if at_rest else max(0.0, self._line.next_at(now) - now)
             self._take_in(await self.consumer.get(_BATCH_RECORDS, rest))
+            await self._read_missed_queues()
             leaving = self._line.depart(self._now(), _TIERS, limit=min(limit, _BATCH_RECORDS))
             if leaving:
                 self._in_flight_records += len(leaving)
@@ -103,6 +126,12 @@ class Carrier:
         if to_resume := self._line.to_resume():
             self.consumer.resume(to_resume)
         self._commit()
+
+    async def _read_missed_queues(self) -> None:
+        try:
+            await self._queues.read_missed()
+        except DatabaseUnavailableError:
+            pass  # delays go on without it; the next record of that queue asks again
 
     async def _wait_for_landing(self) -> None:
         self._landed.clear()
@@ -125,6 +154,7 @@ class Carrier:
                 continue
             try:
                 envelope = decode(record.value)
+                destination = self._routes.topic_when_due(envelope)
             except MalformedRecordError as error:
                 metrics.malformed_records.labels(record.topic).inc()
                 log.warning(
@@ -136,13 +166,17 @@ class Carrier:
                 )
                 self.offsets.resolve(record.topic, record.partition, epoch=epoch, offset=record.offset)
                 continue
+            except UnknownQueueError:
+                # The queue is younger than this process. The job's timer brings it, five seconds late.
+                self.offsets.resolve(record.topic, record.partition, epoch=epoch, offset=record.offset)
+                continue
             due_at = envelope.due_ms / 1_000
             resting.append(
                 Resting(
                     # It may be due before the tier's delay is over: then nothing is gained by staying.
                     leaves_at=min(record.timestamp_ms / 1_000 + _DELAYS[record.topic], due_at),
                     due_at=due_at,
-                    destination=topic_when_due(envelope),
+                    destination=destination,
                     at=record.at,
                     offset=record.offset,
                     epoch=epoch,
@@ -188,12 +222,16 @@ class Carrier:
                 return
 
     async def _produce(self, topic: str, group: Sequence[Departure]) -> Exception | None:
-        records: list[OutgoingRecord] = [(each.record.key, each.record.value, None) for each in group]
+        records: list[OutgoingRecord] = [(self._key(topic, each.record), each.record.value, None) for each in group]
         try:
             await self._producer.send(topic, records)
         except (BrokerUnavailableError, OverloadedError) as error:
             return error
         return None
+
+    def _key(self, topic: str, record: Resting) -> bytes | None:
+        # On its last hop a job of a hot tenant goes to one of several partitions, as a new one does.
+        return self._routes.key_when_due(decode(record.value)) if topic == record.destination else record.key
 
     def _resolve(self, group: Sequence[Departure]) -> None:
         now = self._now()
@@ -236,7 +274,7 @@ def open_carrier(resources: Resources) -> Carrier:
         on_assigned=assigned,
         on_revoked=revoked,
     )
-    carrier = Carrier(consumer, resources.producer, resources.clock, resources.line)
+    carrier = Carrier(consumer, resources.producer, resources.routes, resources.queues, resources.clock, resources.line)
     return carrier
 
 

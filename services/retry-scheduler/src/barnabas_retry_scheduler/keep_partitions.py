@@ -20,15 +20,16 @@ from barnabas.postgres.retention import (
     list_old_partitions,
     make_partitions,
 )
-from barnabas.runtime.periodic import every
 from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
 
 # Days are made three ahead, so an hour is soon enough; a new leader looks at once.
 _HOUR_SECONDS = 3_600.0
-_LOOK_SECONDS = 2.0
+_IDLE_SECONDS = 2.0
+_LOOK_SECONDS = 30.0
 _DROP_SECONDS = 900.0
 
 IDEMPOTENCY_HOURS = 24.0
@@ -44,15 +45,17 @@ async def keep_partitions(resources: Resources, stop: Stop) -> None:
     """Once an hour, and at once when this process begins to lead."""
     next_at = 0.0
 
-    async def step() -> None:
+    async def step() -> float:
         nonlocal next_at
         if not resources.leadership.is_held:
             next_at = 0.0
-        elif time.monotonic() >= next_at:
+            return _IDLE_SECONDS
+        if time.monotonic() >= next_at:
             await keep_partitions_once(resources)
             next_at = time.monotonic() + _HOUR_SECONDS
+        return _LOOK_SECONDS
 
-    await every(_LOOK_SECONDS, step, stop)
+    await repeat(step, stop)
 
 
 async def keep_partitions_once(resources: Resources) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import structlog
 
 from barnabas.contract import topics
+from barnabas.postgres.queues import Queues
 from barnabas.postgres.reconciling import read_kafka_topics, write_kafka_topics
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
@@ -19,9 +20,15 @@ log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 10.0
 _IDLE_SECONDS = 1.0
 
-MADE_GOOD = frozenset({*(topic.name for topic in topics.JOBS), topics.DELIVERIES_RETRY.name, topics.RESULTS.name})
-"""Topics whose loss somebody makes good here: the reconciler, the replay of events. What delay tiers and `retries`
-held has timers; intake is its producers'; dead letters are rows, and their topics copies."""
+
+def made_good(queues: Queues) -> frozenset[str]:
+    """Topics whose loss somebody makes good here: the reconciler, the replay of events.
+
+    What delay tiers and `retries` held has timers; intake is its producers'; dead letters are rows, and their topics
+    copies.
+    """
+    jobs = (topic.name for topic in topics.topics_of_queues(queues.names))
+    return frozenset({*jobs, topics.DELIVERIES_RETRY.name, topics.RESULTS.name})
 
 
 async def keep_topics(resources: Resources, stop: Stop) -> None:
@@ -39,10 +46,14 @@ async def keep_topics(resources: Resources, stop: Stop) -> None:
 async def keep_topics_once(resources: Resources) -> list[str]:
     """Make, widen and configure topics; returns those that are other ones than Postgres remembers.
 
-    Raises `BrokerUnavailableError` when Kafka is away.
+    Those of every queue too. Raises `BrokerUnavailableError` when Kafka is away.
     """
-    await resources.admin.ensure_topics(replication_factor=resources.settings.topic_replication)
-    cluster_id, topic_ids = await resources.admin.topic_ids()
+    await resources.queues.read()
+    wanted = {topic.name: topic for topic in (*topics.ALL, *topics.topics_of_queues(resources.queues.names))}
+    await resources.admin.ensure_topics(
+        replication_factor=resources.settings.topic_replication, topics=list(wanted.values())
+    )
+    cluster_id, topic_ids = await resources.admin.topic_ids(list(wanted))
     resources.identities = {topic: (cluster_id, topic_id) for topic, topic_id in topic_ids.items()}
     if resources.identities == resources.remembered:
         return []
@@ -51,13 +62,14 @@ async def keep_topics_once(resources: Resources) -> list[str]:
     changed = sorted(
         topic for topic, identity in resources.identities.items() if known.get(topic, identity) != identity
     )
+    repaired = made_good(resources.queues)
     now = resources.clock.now().timestamp()
     for topic in changed:
-        if topic in MADE_GOOD and topic not in resources.lost.wiped:
+        if topic in repaired and topic not in resources.lost.wiped:
             resources.lost.topic_wiped(topic, now)
             log.error("topic_wiped", topic=topic, known=known[topic][1], found=resources.identities[topic][1])
     settled = [topic for topic in resources.identities if known.get(topic) is None]
-    settled += [topic for topic in changed if topic not in MADE_GOOD]
+    settled += [topic for topic in changed if topic not in repaired]
     await remember_topics(resources, settled)
     return changed
 

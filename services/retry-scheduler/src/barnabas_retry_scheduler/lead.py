@@ -12,6 +12,7 @@ from barnabas.errors import TransientError
 from barnabas.postgres.database import Session
 from barnabas.runtime.periodic import every, retry_pause
 from barnabas.runtime.stop import Stop
+from barnabas_retry_scheduler.leadership import ROLE
 from barnabas_retry_scheduler.measure import forget_measures
 from barnabas_retry_scheduler.reap_leases import OVERDUE_GRACE_SECONDS
 from barnabas_retry_scheduler.relay_outbox import STALE_SECONDS
@@ -58,14 +59,25 @@ async def ask_once(resources: Resources, session: Session) -> bool:
     """Hold the lead and ask; rings the bells. False when somebody else leads."""
     leadership, bells = resources.leadership, resources.bells
     asked_at = time.monotonic()
-    if not await leadership.hold(session):
+    if not leadership.is_held and not await leadership.take(session):
         leadership.answered(time.monotonic() - asked_at)
         return False
+    renews = leadership.renewal_is_due
     row = await session.fetchrow(
-        "ask_what_waits", timedelta(seconds=STALE_SECONDS), timedelta(seconds=OVERDUE_GRACE_SECONDS)
+        "ask_what_waits",
+        timedelta(seconds=STALE_SECONDS),
+        timedelta(seconds=OVERDUE_GRACE_SECONDS),
+        ROLE,
+        leadership.holder,
+        timedelta(seconds=leadership.lease_seconds),
+        renews,
     )
     assert row is not None
     leadership.answered(time.monotonic() - asked_at)
+    if renews:
+        leadership.renewed(row["renewed"], sent_at=asked_at)
+        if not row["renewed"]:
+            return False
     # A second ahead: the poller itself wakes to the millisecond.
     if row["timer_at"] is not None and row["timer_at"] <= resources.clock.now() + timedelta(seconds=_QUESTION_SECONDS):
         bells.timers.ring()

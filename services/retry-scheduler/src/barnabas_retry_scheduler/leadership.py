@@ -23,7 +23,7 @@ class Leadership:
 
     def __init__(self, holder: UUID, *, lease_seconds: float) -> None:
         self.holder = holder
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._held_until = 0.0
         self._renew_at = 0.0
         self._reached_since: float | None = None
@@ -35,17 +35,22 @@ class Leadership:
         """Whether this process leads now."""
         return time.monotonic() < self._held_until
 
-    async def hold(self, session: Session) -> bool:
-        """Take the lead or renew it when it is time; false while somebody else has it."""
+    @property
+    def renewal_is_due(self) -> bool:
+        """Whether the next question should renew the lead."""
+        return time.monotonic() >= self._renew_at
+
+    async def take(self, session: Session) -> bool:
+        """Take the lead; false while somebody else has it."""
         sent_at = time.monotonic()
-        if sent_at < self._renew_at and self.is_held:
-            return True
-        if not await take_lead(session, ROLE, self.holder, lease_seconds=self._lease_seconds):
-            self._held_until = 0.0
-            return False
-        self._held_until = sent_at + self._lease_seconds
-        self._renew_at = sent_at + self._lease_seconds / _RENEWALS_A_LEASE
-        return True
+        took = await take_lead(session, ROLE, self.holder, lease_seconds=self.lease_seconds)
+        self.renewed(took, sent_at=sent_at)
+        return took
+
+    def renewed(self, renewed: bool, *, sent_at: float) -> None:
+        """The statement that was sent then has renewed the lead, or found that somebody else has it."""
+        self._held_until = sent_at + self.lease_seconds if renewed else 0.0
+        self._renew_at = sent_at + self.lease_seconds / _RENEWALS_A_LEASE
 
     async def give_up(self, database: Database) -> None:
         """Let another one lead at once."""

@@ -5,7 +5,7 @@ record would have been read by now, and would have moved it. Pure: times are Uni
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from confluent_kafka import murmur2
@@ -88,7 +88,9 @@ class Resent(Generic[K]):
 class LostRecords:
     """What one leader knows about records that came late into Kafka, or went with a topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_wiped: Callable[[], object] = lambda: None) -> None:
+        """`on_wiped` is called whenever there is a wipe to be made good."""
+        self._on_wiped = on_wiped
         self._late: deque[tuple[float, float, float]] = deque(maxlen=_LATE_MAX)
         self._wiped: dict[str, float] = {}
 
@@ -109,6 +111,7 @@ class LostRecords:
     def topic_wiped(self, topic: str, at: float) -> None:
         """The topic is another, empty one: what it held before `at` is gone, read or not."""
         self._wiped[topic] = at
+        self._on_wiped()
 
     def made_good(self, topics: set[str], *, before: float) -> set[str]:
         """Forget wipes noticed before then; returns the topics that this was true of."""

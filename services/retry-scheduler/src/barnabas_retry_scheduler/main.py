@@ -15,6 +15,7 @@ from barnabas_retry_scheduler.reconcile import reconcile
 from barnabas_retry_scheduler.relay_outbox import relay_outbox
 from barnabas_retry_scheduler.replay_events import replay_events
 from barnabas_retry_scheduler.resources import open_resources, unready
+from barnabas_retry_scheduler.scale_workers import scale_workers
 from barnabas_retry_scheduler.settings import RetrySchedulerSettings
 from barnabas_retry_scheduler.sweep_waiting import sweep_gates, sweep_types
 
@@ -38,6 +39,7 @@ SERVICE = Service(
         keep_clock,
         measure_postgres,
         measure_kafka,
+        scale_workers,
     ),
     unready=unready,
 )

@@ -12,6 +12,7 @@ from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.resources import Resources
+from barnabas_retry_scheduler.scale_workers import forget_scaling
 
 _IDLE_SECONDS = 1.0
 _MEASURE_SECONDS = 15.0
@@ -21,6 +22,7 @@ _COUNT_SECONDS = 60.0
 _DEAD_LETTER_KINDS = ("jobs", "deliveries")
 
 GROUPS = {
+    # And the topics of every other queue.
     "barnabas.worker": tuple(topic.name for topic in topics.JOBS),
     "barnabas.notifier": (topics.RESULTS.name, topics.DELIVERIES_RETRY.name),
     "barnabas.ingest": (topics.INTAKE.name,),
@@ -83,12 +85,14 @@ async def measure_waiting_once(resources: Resources) -> None:
 
 async def measure_lag_once(resources: Resources) -> None:
     """Every group's lag, in records and in seconds."""
-    for group, names in GROUPS.items():
+    jobs = tuple(topic.name for topic in topics.topics_of_queues(resources.queues.names))
+    for group, names in (GROUPS | {"barnabas.worker": jobs}).items():
         await report_lag(resources.admin, group, names)
 
 
 def forget_measures() -> None:
     """Show nothing that somebody else measures now."""
+    forget_scaling()
     metrics.outbox_rows.set(0)
     metrics.outbox_oldest_seconds.set(0)
     metrics.timers.set(0)

@@ -13,14 +13,12 @@ from uuid import UUID
 import structlog
 
 from barnabas.contract.jobs import JobError, encode
-from barnabas.contract.telling import OutboxKind
 from barnabas.domain.attempts import AttemptKind, Finish, Lost, decide
 from barnabas.domain.backoff import RetryPolicy
 from barnabas.domain.jobs import Hook, JobState
 from barnabas.domain.leases import is_expired
 from barnabas.postgres.database import Session
 from barnabas.postgres.deliveries import release_deliveries
-from barnabas.postgres.outbox import insert_outbox
 from barnabas.postgres.reaping import (
     HeldJob,
     bury_worker,
@@ -28,7 +26,7 @@ from barnabas.postgres.reaping import (
     list_expired_workers,
     list_overdue_jobs,
 )
-from barnabas.postgres.turns import Finishing, Releasing, finish_jobs, release_jobs, wake_waiting
+from barnabas.postgres.turns import Finishing, Releasing, Turn, Turned, take_turn
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
@@ -56,6 +54,14 @@ class TakenBack:
     dead: list[HeldJob] = field(default_factory=list)
     deliveries: int = 0
     outbox_ids: list[int | None] = field(default_factory=list)
+
+    def add(self, turned: Turned, held: Sequence[HeldJob], ending: Sequence[Finishing]) -> None:
+        """One turn's part of it."""
+        self.requeued += len(turned.released)
+        self.ended += len(turned.closed)
+        self.outbox_ids += [turned.ready_outbox_id, turned.ended_outbox_id, *turned.told]
+        dead = {job.job_id for job in ending if job.reason is not None} & turned.closed
+        self.dead += [job for job in held if job.job_id in dead]
 
 
 async def reap_leases(resources: Resources, stop: Stop) -> None:
@@ -156,8 +162,9 @@ async def _take_jobs(
     resources: Resources, session: Session, worker_id: UUID, keys: Sequence[tuple[UUID, UUID]], taken: TakenBack
 ) -> None:
     """Each job that the worker still holds is queued again with a loss, or ends."""
-    # Gates come before jobs in the order of locks, and stay locked until whoever waits there has been called.
+    # Gates and lines come before jobs in the order of locks.
     await session.fetch("lock_gates", sorted({key[0] for key in keys}))
+    await session.execute("lock_order", [key[0] for key in keys], [key[1] for key in keys])
     held = await find_held_jobs(session, worker_id, keys)
     if not held:
         return
@@ -177,36 +184,19 @@ async def _take_jobs(
             ending.append(_finishing(resources, job, decision))
         else:
             going.append(Releasing(job.tenant_id, job.job_id, job.fence, AttemptKind.LOSS))
-    gated = False
-    if going:
-        released = await release_jobs(session, worker_id, going)
-        taken.requeued += len(released.released)
-        taken.outbox_ids.append(released.ready_outbox_id)
-        gated |= released.gated
+    hold = resources.settings.ordered_dead_letters == "block"
+    ordered = any(job.hooks & Hook.ORDERED for job in held)
+    turn = Turn(worker_id=worker_id, finishing=ending, releasing=going, ordered=ordered, hold=hold)
+    turned = await take_turn(session, turn)
+    taken.add(turned, held, ending)
+    if turned.cancel_wanted:
         # Its cancel was asked for a moment ago: so it ends instead.
         by_id = {job.job_id: job for job in held}
-        ending += [
-            _finishing(resources, by_id[job_id], Finish(state=JobState.CANCELLED)) for job_id in released.cancel_wanted
+        cancelled = [
+            _finishing(resources, by_id[job_id], Finish(state=JobState.CANCELLED)) for job_id in turned.cancel_wanted
         ]
-    if ending:
-        finished = await finish_jobs(session, worker_id, ending)
-        taken.ended += len(finished.closed)
-        taken.outbox_ids.append(finished.outbox_id)
-        gated |= finished.gated
-        dead = {job.job_id for job in ending if job.reason is not None} & finished.closed
-        taken.dead += [job for job in held if job.job_id in dead]
-    if gated:
-        woken = await wake_waiting(session, sorted({job.tenant_id for job in held}))
-        if woken:
-            taken.outbox_ids.append(
-                await insert_outbox(
-                    session,
-                    OutboxKind.READY_JOBS,
-                    [job.tenant_id for job in woken],
-                    [job.job_id for job in woken],
-                    [job.fence for job in woken],
-                )
-            )
+        turned = await take_turn(session, Turn(worker_id=worker_id, finishing=cancelled, ordered=ordered))
+        taken.add(turned, held, cancelled)
 
 
 def _finishing(resources: Resources, job: HeldJob, decision: Finish) -> Finishing:

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from barnabas.contract import topics
-from barnabas.contract.telling import job_record, tenant_key
+from barnabas.contract.telling import job_keys, job_record
 from barnabas.domain.jobs import JobState, Priority
 from barnabas.kafka.lag import lag, oldest_unread_timestamp_ms
 from barnabas.postgres.reconciling import FIRST, Page, Suspect, inspect_open_jobs, read_oldest_outbox
@@ -30,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 WORKER_GROUP = "barnabas.worker"
 
-_TOPICS = tuple(topic.name for topic in topics.JOBS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _PASS_SECONDS = 30.0
@@ -45,6 +44,8 @@ _OVERDUE_SECONDS = 60.0
 class Pass:
     """One walk over all open jobs."""
 
+    topics: tuple[str, ...]
+    """The jobs topics of all queues that were known when it began."""
     started_at: float
     """By the database's clock; a wipe noticed before it is made good by this walk."""
     horizons: Horizons
@@ -75,8 +76,8 @@ class Reconciler:
         self._next_pass_at = 0.0
 
     async def step(self) -> float:
-        """One page, or one second's worth of lost records; returns the seconds to rest. Nothing unless this process
-        leads.
+        """One page, or one second's worth of lost records; returns the seconds to rest, until the next walk when one
+        is over. Nothing unless this process leads.
         """
         resources = self._resources
         if not resources.leadership.is_held:
@@ -85,7 +86,8 @@ class Reconciler:
             if await self._go_on(self._pass):
                 self._pass = None
                 self._next_pass_at = time.monotonic() + _PASS_SECONDS
-        elif time.monotonic() >= self._next_pass_at or resources.lost.wiped.intersection(_TOPICS):
+                return _STEP_SECONDS if resources.lost.wiped.intersection(_topics(resources)) else _PASS_SECONDS
+        elif time.monotonic() >= self._next_pass_at or resources.lost.wiped.intersection(_topics(resources)):
             self._pass = await self._begin()
             return 0.0
         return _STEP_SECONDS
@@ -102,10 +104,12 @@ class Reconciler:
         # The outbox first: what has left it by now is in the logs whose ends are read next.
         async with resources.database.session() as session:
             told_before = await read_oldest_outbox(session)
+        await resources.queues.read()
+        names = _topics(resources)
         started_at = resources.clock.now().timestamp()
-        lags = await lag(resources.admin, WORKER_GROUP, _TOPICS)
+        lags = await lag(resources.admin, WORKER_GROUP, names)
         oldest = await oldest_unread_timestamp_ms(resources.admin, lags)
-        return Pass(started_at, Horizons(lags, oldest, measured_at=started_at), told_before.timestamp())
+        return Pass(names, started_at, Horizons(lags, oldest, measured_at=started_at), told_before.timestamp())
 
     async def _go_on(self, walk: Pass) -> bool:
         """One step of a walk; true when that was its last."""
@@ -119,7 +123,7 @@ class Reconciler:
 
     async def _read_page(self, walk: Pass) -> None:
         resources = self._resources
-        wiped_at = max(resources.lost.wiped_at(topic) for topic in _TOPICS)
+        wiped_at = max(resources.lost.wiped_at(topic) for topic in walk.topics)
         now = resources.clock.now()
         async with resources.database.session() as session:
             page = await inspect_open_jobs(
@@ -140,7 +144,10 @@ class Reconciler:
             log.warning("orphans_taken_back", worker_id=str(worker_id), requeued=taken.requeued, ended=taken.ended)
 
     def _judge(self, walk: Pass, suspect: Suspect) -> None:
-        topic = _TOPICS[suspect.priority]
+        queue = self._resources.queues.name_of(suspect.queue_id)
+        if queue is None:
+            return  # younger than this walk: the next one looks
+        topic = topics.job_topic(queue, suspect.priority)
         ready_at = suspect.ready_at.timestamp()
         if ready_at >= walk.told_before:
             return
@@ -148,7 +155,9 @@ class Reconciler:
         if last_sent > 0:
             walk.remembered.add(suspect.job_id)
         since = max(self._resources.lost.in_kafka_since(ready_at), last_sent)
-        horizon = walk.horizons.of(topic, tenant_key(suspect.tenant_id))
+        # Its record is under one of these keys: the tenant may have been spread when it was sent, by whoever sent it.
+        keys = job_keys(suspect.tenant_id, suspect.job_id)
+        horizon = min(walk.horizons.of(topic, key) for key in keys)
         if self._resources.lost.is_lost(topic, in_kafka_since=since, horizon=horizon):
             walk.lost.append(suspect)
 
@@ -175,7 +184,7 @@ class Reconciler:
         records = [
             job_record(job.tenant_id, job.job_id, job.fence, job.priority, job.queue_id, job.type_id) for job in chosen
         ]
-        await send(resources.producer, records)
+        await send(resources, records)
         walk.resent += len(chosen)
         metrics.reconciler_republished.labels("job").inc(len(chosen))
         log.warning("lost_jobs_sent_again", jobs=len(chosen), first_job_id=str(chosen[0].job_id))
@@ -186,12 +195,16 @@ class Reconciler:
         _show(walk, now=resources.clock.now())
         await self._deliveries.reconcile_once()
         if not walk.crowded:
-            await remember_topics(resources, resources.lost.made_good(set(_TOPICS), before=walk.started_at))
+            await remember_topics(resources, resources.lost.made_good(set(walk.topics), before=walk.started_at))
 
 
 async def reconcile(resources: Resources, stop: Stop) -> None:
     """Walk, rest, walk again, while this process leads."""
-    await repeat(Reconciler(resources).step, stop)
+    await repeat(Reconciler(resources).step, stop, bell=resources.bells.jobs_wiped)
+
+
+def _topics(resources: Resources) -> tuple[str, ...]:
+    return tuple(topic.name for topic in topics.topics_of_queues(resources.queues.names))
 
 
 def _count(walk: Pass, page: Page) -> None:

@@ -45,7 +45,7 @@ class DeliveryReconciler:
         if lost:
             for seen in lost:
                 self._sent.note(seen, now)
-            await send(resources.producer, [delivery_record(*key, fence) for key, fence in lost])
+            await send(resources, [delivery_record(*key, fence) for key, fence in lost])
             metrics.reconciler_republished.labels("delivery").inc(len(lost))
         await remember_topics(resources, resources.lost.made_good({_TOPIC}, before=now))
         return len(lost)

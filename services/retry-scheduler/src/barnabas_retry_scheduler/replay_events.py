@@ -29,12 +29,12 @@ _LOOK_SECONDS = 1.0
 async def replay_events(resources: Resources, stop: Stop) -> None:
     """Replay once for each wipe, while this process leads."""
 
-    async def step() -> float:
+    async def step() -> float | None:
         if resources.leadership.is_held and _TOPIC in resources.lost.wiped:
             await replay_once(resources, stop)
-        return _LOOK_SECONDS
+        return _LOOK_SECONDS if _TOPIC in resources.lost.wiped else None
 
-    await repeat(step, stop)
+    await repeat(step, stop, bell=resources.bells.events_wiped)
 
 
 async def replay_once(resources: Resources, stop: Stop) -> int:
@@ -57,7 +57,7 @@ async def replay_once(resources: Resources, stop: Stop) -> int:
                 events = await read_events(session, [tenant_id] * len(jobs), jobs)
             # The copies for people are there already, or gone with their own topic.
             records: list[Told] = [event_records(event)[0] for event in events]
-            await send(resources.producer, records)
+            await send(resources, records)
             sent += len(records)
             if len(jobs) < settings.republish_per_second:
                 break

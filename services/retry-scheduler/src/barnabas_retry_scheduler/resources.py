@@ -9,9 +9,11 @@ from barnabas.domain.ids import Uuid7Source
 from barnabas.errors import TransientError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.producer import Producer
+from barnabas.kafka.routes import Routes
 from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.ids import id_source
+from barnabas.postgres.queues import Queues
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_retry_scheduler.bells import Bells
 from barnabas_retry_scheduler.delay_line import DelayLine
@@ -30,7 +32,9 @@ class Resources:
     settings: RetrySchedulerSettings
     database: Database
     producer: Producer
+    routes: Routes
     admin: Admin
+    queues: Queues
     clock: DatabaseClock
     ids: Uuid7Source
     leadership: Leadership
@@ -57,17 +61,24 @@ async def open_resources(settings: RetrySchedulerSettings) -> AsyncIterator[Reso
         clock = await open_clock(database)
         ids = id_source(clock)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-retry-scheduler"))
+        queues = Queues(database)
+        await queues.read()
         admin = await stack.enter_async_context(Admin(settings.kafka, client_id="barnabas-retry-scheduler"))
+        bells = Bells()
         leadership = Leadership(ids.mint(), lease_seconds=settings.leader_lease_seconds)
         try:
             yield Resources(
                 settings=settings,
                 database=database,
                 producer=producer,
+                routes=Routes(queues.name_of),
                 admin=admin,
+                queues=queues,
                 clock=clock,
                 ids=ids,
                 leadership=leadership,
+                bells=bells,
+                lost=LostRecords(on_wiped=bells.ring_wiped),
             )
         finally:
             # Without it the next leader waits for the lease to run out, which does no harm either.

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from barnabas.contract.telling import Envelope, Told
-from barnabas.errors import BrokerUnavailableError, OverloadedError
-from barnabas.kafka.producer import OutgoingRecord, Producer
+from barnabas.errors import BrokerUnavailableError, OverloadedError, UnknownQueueError
+from barnabas.kafka.routes import Outgoing
 from barnabas.postgres.outbox import OutboxRow, read_outbox, records_of
 from barnabas_retry_scheduler.resources import Resources
 
@@ -40,18 +39,19 @@ async def tell_rows(resources: Resources, rows: Sequence[OutboxRow]) -> int:
         return 0
     async with resources.database.session() as session:
         records = await records_of(session, rows)
-    await send(resources.producer, records)
+    await send(resources, records)
     await resources.database.execute("delete_outbox", [row.outbox_id for row in rows])
     return len(records)
 
 
-async def send(producer: Producer, records: Sequence[Envelope | Told]) -> None:
+async def send(resources: Resources, records: Sequence[Outgoing]) -> None:
     """Send and wait until all are acknowledged; raises `BrokerUnavailableError` when any is unknown."""
-    by_topic: dict[str, list[OutgoingRecord]] = {}
-    for record in records:
-        headers = record.headers if isinstance(record, Told) else None
-        by_topic.setdefault(record[0], []).append((record[1], record[2], headers))
-    sent = [producer.start_send(topic, group) for topic, group in by_topic.items()]
+    try:
+        by_topic = resources.routes.by_topic(records)
+    except UnknownQueueError:
+        await resources.queues.read()
+        by_topic = resources.routes.by_topic(records)
+    sent = [resources.producer.start_send(topic, group) for topic, group in by_topic.items()]
     results = await asyncio.gather(*sent, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -3,10 +3,14 @@
 Plain bookkeeping on the event loop: a job is held from its claim's answer to the commit that ends or releases it.
 """
 
+import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
+
+import msgspec
 
 from barnabas.domain.attempts import Outcome
 from barnabas.postgres.turns import ClaimedJob
@@ -18,8 +22,8 @@ from barnabas.sdk.running import Interruption, Run
 class Running(Protocol):
     """An attempt in flight, here or in a process of its own."""
 
-    async def run(self) -> Run:
-        """Run to the outcome."""
+    async def run(self, task: "asyncio.Task[Any] | None" = None) -> Run:
+        """Run to the outcome; `task` is the one that runs it, for callers that have it at hand."""
         ...
 
     def interrupt(self, reason: Interruption) -> None:
@@ -27,9 +31,11 @@ class Running(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Held:
-    """One job that this process holds, under the worker id that claimed it."""
+class Held(msgspec.Struct, eq=False):
+    """One job that this process holds, under the worker id that claimed it.
+
+    A msgspec struct, as `Ended`: a dataclass costs five times as much to make, and there is one a job.
+    """
 
     job: ClaimedJob
     worker_id: UUID
@@ -45,8 +51,7 @@ class Held:
     ended: bool = False
 
 
-@dataclass(slots=True)
-class Ended:
+class Ended(msgspec.Struct, eq=False):
     """An attempt that is over and not yet written."""
 
     held: Held
@@ -54,6 +59,8 @@ class Ended:
     seconds: float
     event_id: UUID | None = None
     """Minted for the first write, so that one which has to be tried again tells the same event."""
+    tried: bool = False
+    """Whether a write has passed it over, which happens when somebody changed the job's row in that very moment."""
 
 
 @dataclass(slots=True)
@@ -66,6 +73,8 @@ class Holdings:
     empty: list[UUID] = field(default_factory=list)
     """Batches whose last job is written; their rows are deleted with the next turn, or when idle."""
     deleting: set[UUID] = field(default_factory=set)
+    claimed_at: float = float("-inf")
+    """When the last claim was sent, by the monotonic clock."""
 
     def cancel(self, requests: Iterable[tuple[UUID, int]]) -> None:
         """The tenants of these jobs, named with their fences, asked for their end."""
@@ -85,6 +94,7 @@ class Holdings:
     def expect(self, batch_id: UUID) -> None:
         """A claim is on its way: its batch may appear in Postgres before we know what it holds."""
         self.batches[batch_id] = 0
+        self.claimed_at = time.monotonic()
 
     def unexpect(self, batch_id: UUID) -> None:
         """The claim failed or gave nothing; if it was committed all the same, the recall hands its jobs back."""

@@ -3,6 +3,7 @@
 A claim whose answer was lost holds jobs that nobody runs; they are handed back, uncharged.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
@@ -11,7 +12,7 @@ import structlog
 
 from barnabas.domain.attempts import AttemptKind
 from barnabas.postgres.database import Session
-from barnabas.postgres.turns import Releasing, release_jobs
+from barnabas.postgres.turns import Releasing, Turn, take_turn
 from barnabas.runtime.periodic import every
 from barnabas.runtime.stop import Stop
 from barnabas_worker.resources import Resources
@@ -19,11 +20,18 @@ from barnabas_worker.resources import Resources
 log = structlog.get_logger(__name__)
 
 _SECONDS = 5.0
+# No statement goes on for half as long: a claim that is older has been seen, or never was committed.
+_FOR_SECONDS = 60.0
 
 
 async def recall_batches(resources: Resources, stop: Stop) -> None:
-    """Compare every five seconds."""
-    await every(_SECONDS, lambda: recall_once(resources), stop)
+    """Compare every five seconds, as long as a claim may have left something."""
+
+    async def recall() -> None:
+        if resources.holdings.batches or time.monotonic() - resources.holdings.claimed_at < _FOR_SECONDS:
+            await recall_once(resources)
+
+    await every(_SECONDS, recall, stop)
 
 
 async def recall_once(resources: Resources) -> int:
@@ -51,5 +59,5 @@ async def _hand_back(worker_id: UUID, batch_id: UUID, keys: Sequence[tuple[UUID,
     if not going:
         await session.execute("delete_lease_batches", [batch_id])
         return 0
-    released = await release_jobs(session, worker_id, going, batches=[batch_id])
-    return len(released.released)
+    turned = await take_turn(session, Turn(worker_id=worker_id, releasing=going, done=[batch_id]))
+    return len(turned.released)

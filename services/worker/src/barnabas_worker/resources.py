@@ -2,19 +2,23 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from barnabas.contract.topics import topics_of_queue
 from barnabas.domain.grouping import RateMeter
 from barnabas.domain.ids import Uuid7Source
+from barnabas.kafka.admin import Admin
 from barnabas.kafka.producer import Producer
+from barnabas.kafka.routes import Routes
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import job_types
 from barnabas.postgres.identity import Identity
 from barnabas.postgres.ids import id_source
+from barnabas.postgres.queues import Queues
 from barnabas.runtime.clock import DatabaseClock
 from barnabas.sdk.app import Handler
 from barnabas.sdk.loading import load_handlers
@@ -23,6 +27,7 @@ from barnabas.sdk.threads import HandlerThreads
 from barnabas_worker.deadlines import Deadlines
 from barnabas_worker.holdings import Ended, Holdings
 from barnabas_worker.look_ahead import Records
+from barnabas_worker.news import News
 from barnabas_worker.settings import WorkerSettings
 from barnabas_worker.slots import Slots
 
@@ -44,6 +49,11 @@ class Resources:
     """By the number of their type."""
     timeouts_ms: Mapping[int, int]
     """How long an attempt may take, by the number of its type."""
+    queues: Queues
+    """All queues; those of the settings are there."""
+    queue_ids: Sequence[int]
+    """The numbers of the queues that this worker serves."""
+    news: News
     identity: Identity
     records: Records
     threads: HandlerThreads
@@ -72,11 +82,14 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             # A connection for each turn, one for the recall and the rest of the periodic statements.
-            open_database(settings.postgres.get_secret_value(), login="engine", size_max=settings.turns + 3)
+            open_database(settings.postgres.get_secret_value(), login="engine", size_max=settings.turns + 4)
         )
         clock = await open_clock(database)
         ids = id_source(clock)
         numbers = await job_types(database).ids(handlers)
+        queues = Queues(database)
+        await queues.read()
+        queue_ids = await _make_queues(queues, settings)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-worker"))
         by_number = {numbers[name]: handler for name, handler in handlers.items()}
         threads = HandlerThreads(settings.slots)
@@ -89,26 +102,33 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             log_form=settings.log_format,
         )
         stack.push_async_callback(children.close)
+        news = News()
         holdings, deadlines = Holdings(), Deadlines(asyncio.get_running_loop())
         identity = Identity(
             settings.postgres.get_secret_value(),
             service="worker",
             slots=settings.slots,
             type_ids=list(by_number),
+            queue_ids=queue_ids,
             lease_seconds=settings.lease_seconds,
             ids=ids,
             on_cancel=holdings.cancel,
+            on_news=news.hear,
+            holds=lambda: bool(holdings.batches),
             stall_seconds=lambda: max(_STALL_SECONDS, deadlines.longest() + 10.0),
         )
         yield Resources(
             settings=settings,
             database=database,
             producer=producer,
-            teller=Teller(producer),
+            teller=Teller(producer, Routes(queues.name_of)),
             clock=clock,
             ids=ids,
             handlers=by_number,
             timeouts_ms={number: max(1, round(handler.timeout * 1000)) for number, handler in by_number.items()},
+            queues=queues,
+            queue_ids=queue_ids,
+            news=news,
             identity=identity,
             records=Records(bytes_max=settings.look_ahead_bytes),
             threads=threads,
@@ -116,6 +136,18 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             holdings=holdings,
             deadlines=deadlines,
         )
+
+
+async def _make_queues(queues: Queues, settings: WorkerSettings) -> list[int]:
+    """The numbers of this worker's queues; those that are new are made, so a pool may come before its first job."""
+
+    async def make_topics(name: str) -> None:
+        async with Admin(settings.kafka, client_id="barnabas-worker") as admin:
+            await admin.ensure_topics(topics=topics_of_queue(name), replication_factor=settings.topic_replication)
+
+    return [
+        await queues.make(name, queues_max=settings.queues_max, make_topics=make_topics) for name in settings.queues
+    ]
 
 
 def unready(resources: Resources) -> Iterable[str]:

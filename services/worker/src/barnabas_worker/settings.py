@@ -1,11 +1,23 @@
 """What a worker reads from the environment."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from barnabas.contract.topics import DEFAULT_QUEUE, is_queue_name
 from barnabas.domain.leases import Lease
 from barnabas.runtime.settings import ServiceSettings
+
+
+def _split(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not is_queue_name(name):
+            raise ValueError(f"{name!r} is no name for a queue: up to 32 of a-z, 0-9 and -, not at its ends")
+    return tuple(dict.fromkeys(names))
 
 
 class WorkerSettings(ServiceSettings):
@@ -13,6 +25,20 @@ class WorkerSettings(ServiceSettings):
 
     app: Annotated[str | None, Field(examples=["scoring.app:app"])] = None
     """The handlers, as `module:attribute`; the built-in ones are always there."""
+
+    queues: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_split),
+        AfterValidator(_checked),
+        Field(min_length=1, examples=["default,gpu"]),
+    ] = (DEFAULT_QUEUE,)
+    """The queues whose jobs this worker runs, comma-separated; one that isn't there yet is made."""
+
+    queues_max: Annotated[int, Field(ge=1, le=1_000)] = 32
+    """How many queues there may be, counted where one is made: each has 4 topics of 24 partitions."""
+
+    topic_replication: Annotated[int, Field(ge=1, le=10)] = 1
+    """Replicas of each topic that has to be made; at most the number of brokers."""
 
     slots: Annotated[int, Field(ge=1, le=5_000)] = 512
     """Attempts that run at once in this process; a sync handler's slot is a thread."""
@@ -23,14 +49,18 @@ class WorkerSettings(ServiceSettings):
     children: Annotated[int, Field(ge=1, le=256)] = 8
     """Attempts that run at once in processes of their own; others wait for one within their slot."""
 
-    look_ahead_bytes: Annotated[int, Field(ge=65_536)] = 16 * 1024 * 1024
-    """Envelopes held in memory before they are claimed; above that reading stops."""
+    look_ahead_bytes: Annotated[int, Field(ge=65_536)] = 48 * 1024 * 1024
+    """Envelopes held in memory before they are claimed; above that, who has more than his share waits in Postgres."""
 
     claim_rows_max: Annotated[int, Field(ge=1, le=2_000)] = 500
     """Jobs claimed by one statement at the most."""
 
     turns: Annotated[int, Field(ge=1, le=4)] = 2
     """Transactions in flight at once: while one waits for the disk, the next is prepared."""
+
+    ordered_dead_letters: Literal["continue", "block"] = "continue"
+    """Whether a dead letter lets the next job of its ordering key pass, or holds the line until it is redriven.
+    The retry-scheduler must have the same."""
 
     cancel_grace_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
     """How long a handler may go on after it was told that its job is cancelled."""

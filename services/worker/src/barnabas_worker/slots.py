@@ -49,6 +49,8 @@ class Slots:
         """Slots whose attempt has ended and whose thread has not."""
         self._busy = 0
         metrics.slots_total.set(size)
+        # Read when somebody looks: setting it twice a job costs more than the job's place in a heap.
+        metrics.slots_busy.set_function(lambda: self._busy)
 
     @property
     def busy(self) -> int:
@@ -63,7 +65,6 @@ class Slots:
     def start(self, held: Held) -> None:
         """Run it now; the caller has claimed for free slots only."""
         self._busy += 1
-        metrics.slots_busy.set(self._busy)
         while self._idle:
             waiting = self._idle.pop()
             if not waiting.done():
@@ -80,10 +81,11 @@ class Slots:
 
     async def _work(self, held: Held) -> None:
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
         while True:
             started = time.monotonic()
             self._deadlines.add(held.deadline, held)
-            run = await held.attempt.run()
+            run = await held.attempt.run(task)
             held.ended = True
             self._on_end(held, run, time.monotonic() - started)
             if run.still_running is not None:
@@ -95,7 +97,6 @@ class Slots:
                 await asyncio.wait([asyncio.wrap_future(run.still_running)])
                 self.stuck -= 1
             self._busy -= 1
-            metrics.slots_busy.set(self._busy)
             waiting: asyncio.Future[Held] = loop.create_future()
             self._idle.append(waiting)
             held = await waiting

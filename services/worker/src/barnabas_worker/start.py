@@ -1,7 +1,6 @@
 """Starting a claimed job: its handler, its limits, its context, and where it runs."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -26,11 +25,12 @@ def hold_all(resources: Resources, jobs: Sequence[ClaimedJob], *, worker_id: UUI
         delays.setdefault(job.priority, []).append(max(0.0, (job.started_at - job.ready_at).total_seconds()))
     for priority, seconds in delays.items():
         metrics.observe_all(_START_DELAYS[priority], seconds)
-    return [hold(resources, job, worker_id=worker_id, batch_id=batch_id) for job in jobs]
+    now = asyncio.get_running_loop().time()
+    return [_hold(resources, job, worker_id=worker_id, batch_id=batch_id, now=now) for job in jobs]
 
 
-def hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UUID) -> Held:
-    """What this process keeps of a claimed job; its attempt is ready to run."""
+def _hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UUID, now: float) -> Held:
+    """What this process keeps of a claimed job; its attempt is ready to run. `now` is by the loop's clock."""
     handler = resources.handlers[job.type_id]
     timeout = handler.timeout if job.timeout_ms is None else job.timeout_ms / 1000
     max_attempts = handler.max_attempts if job.max_attempts is None else job.max_attempts
@@ -40,12 +40,13 @@ def hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UU
         job_type=handler.type,
         attempt=job.attempt,
         max_attempts=max_attempts,
-        deadline_monotonic=time.monotonic() + timeout,
+        # The loop's clock is the monotonic one.
+        deadline_monotonic=now + timeout,
         metadata=None if job.metadata is None else _mapping(job.metadata),
         losses=job.losses,
     )
     attempt: Running
-    if handler.isolate == "process" or job.hooks & Hook.ISOLATED:
+    if handler.isolate == "process" or job.hooks & _ISOLATED:
         attempt = IsolatedAttempt(
             handler,
             job.payload,
@@ -72,10 +73,12 @@ def hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UU
         timeout_seconds=timeout,
         context=context,
         attempt=attempt,
-        deadline=asyncio.get_running_loop().time() + timeout,
+        deadline=now + timeout,
     )
 
 
+# A plain number: a flag's own & costs a microsecond, and is asked for each job.
+_ISOLATED = int(Hook.ISOLATED)
 # The children are kept: looking one up costs more than the observation.
 _START_DELAYS = [metrics.start_delay_seconds.labels(name) for name in PRIORITY_NAMES]
 

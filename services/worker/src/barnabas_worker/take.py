@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from barnabas.contract import topics
 from barnabas.contract.records import RecordKind, decode
-from barnabas.errors import MalformedRecordError
+from barnabas.contract.topics import topics_of_queues
+from barnabas.errors import DatabaseUnavailableError, MalformedRecordError
 from barnabas.kafka.client_settings import ConsumerOptions
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.postgres.ids import make_id
 from barnabas.runtime import metrics
 from barnabas.runtime.stop import Stop
+from barnabas_worker.backlog import make_room
 from barnabas_worker.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -20,7 +21,10 @@ log = structlog.get_logger(__name__)
 GROUP = "barnabas.worker"
 # Small enough that a full look-ahead, which stops the reading, is noticed within some milliseconds.
 _RECORDS_MAX = 2_000
+# While records wait for a verdict their offsets want to be committed soon after it; else records wake the reading.
 _WAIT_SECONDS = 0.2
+_IDLE_SECONDS = 5.0
+_FULL_SECONDS = 0.02
 
 
 async def take_records(resources: Resources, stop: Stop) -> None:
@@ -34,22 +38,26 @@ async def take_records(resources: Resources, stop: Stop) -> None:
     async with Consumer(
         resources.settings.kafka,
         group=GROUP,
-        topics=[topic.name for topic in topics.JOBS],
+        topics=[topic.name for topic in topics_of_queues(resources.settings.queues)],
         client_id="barnabas-worker",
-        # `range` gives one member the same partitions of all four topics.
+        # `range` gives one member the same partitions of all four topics. Workers of other queues are in the same
+        # group, and each gets partitions of what it subscribed to.
         options=ConsumerOptions(group_protocol=resources.settings.kafka_group_protocol, remote_assignor="range"),
         on_revoked=on_revoked,
     ) as consumer:
+        stop.on_set(consumer.wake)
         waiting: list[ConsumedRecord] = []
         while not stop.is_set():
             if commits := resources.records.take_commits():
                 consumer.commit(commits)
+            await _read_missed_queues(resources)
             if waiting:
-                # No room: the reading rests until a turn has taken something.
-                await stop.wait(0.005)
+                await _find_room(resources, len(waiting), stop)
             else:
                 waiting = [
-                    record for record in await consumer.get(_RECORDS_MAX, _WAIT_SECONDS) if consumer.is_current(record)
+                    record
+                    for record in await consumer.get(_RECORDS_MAX, _wait_seconds(resources))
+                    if consumer.is_current(record)
                 ]
                 resources.records.note(waiting)
             waiting = [record for record in waiting if consumer.is_current(record)]
@@ -58,6 +66,28 @@ async def take_records(resources: Resources, stop: Stop) -> None:
         if commits := resources.records.take_commits():
             consumer.commit(commits)
         resources.records.clear()
+
+
+async def _find_room(resources: Resources, records: int, stop: Stop) -> None:
+    """The look-ahead is full: park whoever has too much of it, or rest until turns have taken something."""
+    try:
+        if await make_room(resources, records):
+            return
+    except DatabaseUnavailableError as error:
+        log.warning("backlog_not_parked", reason=str(error))
+    await stop.wait(_FULL_SECONDS)
+
+
+async def _read_missed_queues(resources: Resources) -> None:
+    """A turn woke jobs of a queue that is younger than this process: the relay sends those, the next go from here."""
+    try:
+        await resources.queues.read_missed()
+    except DatabaseUnavailableError:
+        pass  # the next one that is missed asks again
+
+
+def _wait_seconds(resources: Resources) -> float:
+    return _WAIT_SECONDS if len(resources.records) or resources.holdings.batches else _IDLE_SECONDS
 
 
 def take(resources: Resources, consumed: Sequence[ConsumedRecord]) -> int:

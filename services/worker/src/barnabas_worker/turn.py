@@ -13,25 +13,13 @@ import structlog
 
 from barnabas.contract.events import JobEvent
 from barnabas.contract.jobs import JobError, encode
-from barnabas.contract.telling import OutboxKind, event_records, job_record, retry_record
-from barnabas.domain.attempts import AttemptKind, Finish, Postpone, Requeue, Retry, decide, kind_of
+from barnabas.contract.telling import event_records, job_record, retry_record
+from barnabas.domain.attempts import AttemptKind, Cancelled, Finish, Postpone, Requeue, Retry, decide, kind_of
 from barnabas.domain.backoff import RetryPolicy
 from barnabas.domain.jobs import Hook, JobState
+from barnabas.kafka.routes import Outgoing
 from barnabas.postgres.database import Session
-from barnabas.postgres.turns import (
-    Claims,
-    Finishes,
-    Finishing,
-    Releasing,
-    Turn,
-    Verdict,
-    WokenJob,
-    claim_jobs,
-    finish_jobs,
-    release_jobs,
-    turn_jobs,
-    wake_waiting,
-)
+from barnabas.postgres.turns import Claim, Claims, Finishing, Releasing, Turn, Turned, Verdict, WokenJob, take_turn
 from barnabas.runtime import metrics
 from barnabas_worker.holdings import Ended, Held
 from barnabas_worker.look_ahead import Wanted
@@ -46,18 +34,25 @@ _EVENT_TYPES = {
 }
 
 
+# A plain number: a flag's own & costs a microsecond, and is asked for each job.
+_ORDERED = int(Hook.ORDERED)
+
 Decided = Finishing | Releasing
 
 
 @dataclass(slots=True)
 class Written:
-    """What one transaction did, to be acted on after its commit."""
+    """What one turn did, to be acted on after its commit."""
 
     worker_id: UUID
     """Whoever claims; the endings name the holder of each job."""
     batch_id: UUID
     claims: Claims | None = None
-    tell: list[tuple[int, list[tuple[object, ...]]]] = field(default_factory=list)
+    woken: list[WokenJob] = field(default_factory=list)
+    """Jobs that may start now in the place of those that ended, to be taken in fair order."""
+    again: list[Ended] = field(default_factory=list)
+    """Attempts that are to be written once more: their job's row was changed, or its cancel asked for, meanwhile."""
+    tell: list[tuple[int, list[Outgoing | tuple[object, ...]]]] = field(default_factory=list)
     """Outbox rows and the records that they stand for."""
     superseded: int = 0
     acknowledged: list[int] = field(default_factory=list)
@@ -66,43 +61,40 @@ class Written:
     """Lease batches that this turn deletes."""
 
 
-async def take_turn(
+async def write_turn(
     resources: Resources,
     session: Session,
     finished: Sequence[Ended],
     wanted: Sequence[Wanted],
     *,
     worker_id: UUID,
+    spare: int,
 ) -> Written:
     """Write the endings and the claims; nothing of this process' memory changes but what a retry may repeat.
 
-    Raises `LeaseOverError`, and `DatabaseUnavailableError`: what was written is unknown then, and the same endings are
-    to be handed in again.
+    `spare` woken jobs may be claimed beyond `wanted`. Raises `LeaseOverError`, and `DatabaseUnavailableError`: what was
+    written is unknown then, and the same endings are to be handed in again.
     """
     written = Written(worker_id, resources.ids.mint(), acknowledged=resources.teller.take_acknowledged())
     written.emptied = resources.holdings.take_empty() if finished else []
     now = resources.clock.now()
-    decided = [_decided(one, now=now, jitter=resources.jitter()) for one in finished]
-    limited = {one.held.job.tenant_id for one in finished if one.held.job.hooks & Hook.LIMITED}
-    plain = not limited and all(
-        type(one) is Finishing and ended.held.worker_id == worker_id
-        for ended, one in zip(finished, decided, strict=True)
-    )
+    decided = [(one, _decided(one, now=now, jitter=resources.jitter())) for one in finished]
     try:
-        if plain:
-            await _write_plain(resources, session, finished, decided, wanted, written)
-        else:
-            # The lock of a gate has to outlive the statement that took it.
-            async with session.transaction():
-                if written.acknowledged:
-                    await session.execute("delete_outbox", written.acknowledged)
-                await _write(resources, session, list(zip(finished, decided, strict=True)), wanted, limited, written)
+        for old_id in {one.held.worker_id for one in finished} - {worker_id}:
+            # What an earlier id of this process held is ended under that id.
+            own = [(one, decision) for one, decision in decided if one.held.worker_id == old_id]
+            turn = _turn(resources, old_id, own)
+            _note(resources, own, await take_turn(session, turn), written)
+        own = [(one, decision) for one, decision in decided if one.held.worker_id == worker_id]
+        turn = _turn(resources, worker_id, own, written, wanted, spare)
+        turned = await take_turn(session, turn)
     except BaseException:
         resources.teller.untaken(written.acknowledged)
         resources.holdings.untaken(written.emptied)
         # If the claim was committed all the same, the recall finds its batch and hands the jobs back.
         resources.holdings.unexpect(written.batch_id)
         raise
+    _note(resources, own, turned, written)
     resources.holdings.deleted(written.emptied)
     return written
 
@@ -122,106 +114,86 @@ async def tidy(resources: Resources, session: Session) -> None:
     resources.holdings.deleted(emptied)
 
 
-async def _write_plain(
+def _turn(
     resources: Resources,
-    session: Session,
-    finished: Sequence[Ended],
-    decided: Sequence[Decided],
-    wanted: Sequence[Wanted],
-    written: Written,
-) -> None:
-    """The common turn: jobs that hold no gate's place end, others are claimed."""
-    if wanted:
-        resources.holdings.expect(written.batch_id)
-    finishing = [one for one in decided if isinstance(one, Finishing)]
-    turn = Turn(
-        worker_id=written.worker_id,
-        finishing=finishing,
-        batches=written.emptied,
-        told=written.acknowledged,
-        batch_id=written.batch_id,
-        keys=[(one.tenant_id, one.job_id) for one in wanted],
-        types=resources.timeouts_ms,
-    )
-    finishes, claims = await turn_jobs(session, turn)
-    if wanted:
-        written.claims = claims
-    _tell_ended(finishes, list(zip(finished, finishing, strict=True)), written)
-    written.superseded += len(finished) - len(finishes.closed)
-
-
-async def _write(
-    resources: Resources,
-    session: Session,
-    finished: Sequence[tuple[Ended, Decided]],
-    wanted: Sequence[Wanted],
-    limited: set[UUID],
-    written: Written,
-) -> None:
-    for worker_id in {ended.held.worker_id for ended, _ in finished}:
-        own = [(ended, one) for ended, one in finished if ended.held.worker_id == worker_id]
-        await _write_endings(resources, session, worker_id, own, written)
-    woken = await wake_waiting(session, sorted(limited)) if limited else []
-    mine = [job for job in woken if job.type_id in resources.handlers] if resources.identity.alive else []
-    # Each place that was freed freed a slot of this worker too, so what may start now can start here.
-    mine = mine[: len(finished)]
-    await _tell_woken(resources, session, [job for job in woken if job not in mine], written)
-    keys = [(one.tenant_id, one.job_id) for one in wanted] + [(job.tenant_id, job.job_id) for job in mine]
-    if keys:
-        resources.holdings.expect(written.batch_id)
-        written.claims = await claim_jobs(session, written.worker_id, written.batch_id, keys, resources.timeouts_ms)
-
-
-async def _write_endings(
-    resources: Resources,
-    session: Session,
     worker_id: UUID,
-    finished: Sequence[tuple[Ended, Decided]],
-    written: Written,
-) -> None:
-    """Finish and release the jobs of one worker id."""
-    now = resources.clock.now()
-    by_id = {ended.held.job.job_id: ended for ended, _ in finished}
-    ending = [one for _, one in finished if isinstance(one, Finishing)]
-    going = [one for _, one in finished if isinstance(one, Releasing)]
-    settled: set[UUID] = set()
-    if going:
-        # The last of the two statements deletes the batches.
-        released = await release_jobs(session, worker_id, going, batches=() if ending else written.emptied)
-        settled |= released.released
-        for job_id in released.cancel_wanted:
-            one = by_id[job_id]
-            ending.append(_finishing(one, Finish(state=JobState.CANCELLED)))
-        now_ids = {job.job_id for job in going if job.due_at is None}
-        if released.ready_outbox_id is not None:
-            ready = [by_id[job_id].held for job_id in released.released & now_ids]
-            written.tell.append((released.ready_outbox_id, [_job_record(held) for held in ready]))
-        if released.later_outbox_id is not None:
-            due = {job.job_id: job.due_at for job in going if job.due_at is not None}
-            later = [
-                _retry_record(by_id[job_id].held, due_at)
-                for job_id, due_at in due.items()
-                if job_id in released.released and due_at - now <= timedelta(hours=1)
-            ]
-            written.tell.append((released.later_outbox_id, list(later)))
-    if ending:
-        finishes = await finish_jobs(session, worker_id, ending, batches=written.emptied)
-        settled |= finishes.closed
-        _tell_ended(finishes, [(by_id[job.job_id], job) for job in ending], written)
-    written.superseded += len(finished) - len(settled)
+    own: Sequence[tuple[Ended, Decided]],
+    written: Written | None = None,
+    wanted: Sequence[Wanted] = (),
+    spare: int = 0,
+) -> Turn:
+    """One worker id's statement; that of the current id also deletes what is done with, and claims."""
+    claim = None
+    if written is not None and (wanted or spare):
+        resources.holdings.expect(written.batch_id)
+        keys = [(one.tenant_id, one.job_id) for one in wanted]
+        claim = Claim(batch_id=written.batch_id, keys=keys, types=resources.timeouts_ms)
+    return Turn(
+        worker_id=worker_id,
+        told=() if written is None else written.acknowledged,
+        finishing=[decision for _, decision in own if isinstance(decision, Finishing)],
+        releasing=[decision for _, decision in own if isinstance(decision, Releasing)],
+        ordered=any(one.held.job.hooks & _ORDERED for one, _ in own),
+        hold=resources.settings.ordered_dead_letters == "block",
+        done=() if written is None else written.emptied,
+        spare=spare,
+        keep=claim is not None,
+        claim=claim,
+    )
 
 
-def _tell_ended(finishes: Finishes, ended: Sequence[tuple[Ended, Finishing]], written: Written) -> None:
+def _note(resources: Resources, own: Sequence[tuple[Ended, Decided]], turned: Turned, written: Written) -> None:
+    """What came of one statement: whom to tell what, and what is left to do."""
+    settled = turned.closed | turned.already | turned.released | turned.cancel_wanted
+    unsettled = [one for one, decision in own if decision.job_id not in settled]
+    written.superseded += sum(one.tried for one in unsettled)
+    written.again += [
+        Ended(one.held, one.outcome, one.seconds, one.event_id, True) for one in unsettled if not one.tried
+    ]
+    written.claims = turned.claims
+    written.woken += turned.kept
+    if turned.ended_outbox_id is not None:
+        ended = [(one, job) for one, job in own if isinstance(job, Finishing) and job.job_id in turned.closed]
+        written.tell.append((turned.ended_outbox_id, _events(ended)))
+    if turned.ready_outbox_id is not None:
+        written.tell.append(
+            (turned.ready_outbox_id, [_job_record(one.held) for one, _ in _gone(own, turned, now=True)])
+        )
+    if turned.later_outbox_id is not None:
+        later = [
+            _retry_record(one.held, job.due_at)
+            for one, job in _gone(own, turned, now=False)
+            if job.due_at is not None and job.due_at - resources.clock.now() <= timedelta(hours=1)
+        ]
+        written.tell.append((turned.later_outbox_id, list(later)))
+    for outbox_id, woken in turned.told.items():
+        records = [
+            job_record(job.tenant_id, job.job_id, job.fence, job.priority, job.queue_id, job.type_id) for job in woken
+        ]
+        written.tell.append((outbox_id, list(records)))
+    for one, decision in own:
+        if decision.job_id in turned.cancel_wanted:
+            one.held.cancel_requested = True
+            written.again.append(Ended(one.held, Cancelled(), one.seconds, one.event_id))
+
+
+def _gone(own: Sequence[tuple[Ended, Decided]], turned: Turned, *, now: bool) -> list[tuple[Ended, Releasing]]:
+    """What was let go, at once or for later."""
+    return [
+        (one, job)
+        for one, job in own
+        if isinstance(job, Releasing) and job.job_id in turned.released and (job.due_at is None) is now
+    ]
+
+
+def _events(ended: Sequence[tuple[Ended, Finishing]]) -> list[Outgoing | tuple[object, ...]]:
     """The events of what was ended just now; an earlier try's are in its own outbox row."""
-    if finishes.outbox_id is None:
-        return
-    told: list[tuple[object, ...]] = []
+    told: list[Outgoing | tuple[object, ...]] = []
     for one, job in ended:
-        if job.job_id in finishes.closed:
-            told += event_records(_event(one, job))
-            if job.reason is not None:
-                log.warning("dead_letter", job_id=str(job.job_id), tenant_id=str(job.tenant_id), reason=job.reason)
-    written.tell.append((finishes.outbox_id, told))
+        told += event_records(_event(one, job))
+        if job.reason is not None:
+            log.warning("dead_letter", job_id=str(job.job_id), tenant_id=str(job.tenant_id), reason=job.reason)
+    return told
 
 
 def _decided(one: Ended, *, now: datetime, jitter: float) -> Decided:
@@ -274,23 +246,6 @@ def retry_policy(held: Held) -> RetryPolicy:
     if held.job.retry is None:
         return held.handler.retry
     return RetryPolicy(**msgspec.json.decode(held.job.retry))
-
-
-async def _tell_woken(resources: Resources, session: Session, woken: Sequence[WokenJob], written: Written) -> None:
-    if not woken:
-        return
-    outbox_id: int = await session.fetchval(
-        "insert_outbox",
-        OutboxKind.READY_JOBS,
-        [job.tenant_id for job in woken],
-        [job.job_id for job in woken],
-        None,
-        [job.fence for job in woken],
-    )
-    records = [
-        job_record(job.tenant_id, job.job_id, job.fence, job.priority, job.queue_id, job.type_id) for job in woken
-    ]
-    written.tell.append((outbox_id, list(records)))
 
 
 def _job_record(held: Held) -> tuple[object, ...]:

@@ -7,8 +7,10 @@ import structlog
 
 from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Raised, Snoozed, Succeeded, TimedOut
 from barnabas.domain.grouping import hold_seconds
+from barnabas.domain.jobs import Hook
 from barnabas.errors import DatabaseUnavailableError
 from barnabas.postgres.database import ConflictError, LeaseOverError, Session
+from barnabas.postgres.turns import give_back_woken
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
@@ -18,7 +20,7 @@ from barnabas_worker.look_ahead import Wanted
 from barnabas_worker.resources import Resources
 from barnabas_worker.slots import Slots
 from barnabas_worker.start import hold_all
-from barnabas_worker.turn import Written, count_turn, take_turn, tidy
+from barnabas_worker.turn import Written, count_turn, tidy, write_turn
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +29,11 @@ _HAND_BACK_SECONDS = 5.0
 # A batch of this size gains nothing by waiting for more.
 _GOOD_BATCH = 250
 _ENDINGS_MAX = 500
+# A plain number: a flag's own & costs a microsecond, and is asked for each job.
+_LIMITED = int(Hook.LIMITED | Hook.LIMITED_TYPE)
 _IDLE_DELETE_SECONDS = 0.2
+# Whatever there is to do sets `work`.
+_IDLE_SECONDS = 5.0
 
 
 class Turns:
@@ -93,14 +99,17 @@ class Turns:
         finished = resources.finished[:_ENDINGS_MAX]
         del resources.finished[: len(finished)]
         _name_events(resources, finished)
-        wanted = resources.records.take(max(0, self.free))
+        free = max(0, self.free)
+        wanted = resources.records.take(free)
+        # Whom an ending wakes may have its slot at once, but only when nobody else is there to be fair to.
+        spare = min(free - len(wanted), sum(1 for one in finished if one.held.job.hooks & _LIMITED))
         worker_id = resources.identity.worker_id
-        self.reserved += len(wanted)
+        self.reserved += len(wanted) + spare
         self.writing += len(finished)
         started = resources.clock.monotonic()
         resources.arrivals.add(len(finished), now=started)
         try:
-            written = await take_turn(resources, session, finished, wanted, worker_id=worker_id)
+            written = await write_turn(resources, session, finished, wanted, worker_id=worker_id, spare=spare)
         except BaseException as error:
             resources.finished[:0] = finished
             resources.records.put_back(wanted)
@@ -108,7 +117,7 @@ class Turns:
                 resources.identity.lose()
             raise
         finally:
-            self.reserved -= len(wanted)
+            self.reserved -= len(wanted) + spare
             self.writing -= len(finished)
         self._act(finished, wanted, worker_id, written)
         metrics.flush_rows.labels("turn").observe(len(finished) + len(wanted))
@@ -117,6 +126,10 @@ class Turns:
     def _act(self, finished: list[Ended], wanted: list[Wanted], worker_id: UUID, written: Written) -> None:
         """After the commit: forget what is written, start what was claimed, tell Kafka."""
         resources = self.resources
+        if written.again:
+            resources.finished[:0] = written.again
+            kept = {one.held for one in written.again}
+            finished = [one for one in finished if one.held not in kept]
         resources.holdings.leave(one.held for one in finished)
         resources.records.settle(wanted)
         if written.claims is not None:
@@ -128,6 +141,8 @@ class Turns:
                 # The lease was lost, or the drain began, while the claim was on its way.
                 for one in held:
                     one.attempt.interrupt(Interruption.DRAIN)
+        if written.woken:
+            resources.records.push_woken(written.woken)
         for outbox_id, records in written.tell:
             resources.teller.tell(outbox_id, records)
         count_turn(written)
@@ -230,7 +245,8 @@ async def _wait_for_work(turns: Turns) -> None:
     while not turns.closed and not turns.has_work:
         resources.work.clear()
         try:
-            async with asyncio.timeout(_IDLE_DELETE_SECONDS):
+            busy = resources.teller.busy or resources.holdings.empty
+            async with asyncio.timeout(_IDLE_DELETE_SECONDS if busy else _IDLE_SECONDS):
                 await resources.work.wait()
         except TimeoutError:
             if resources.teller.pending or resources.holdings.empty:
@@ -260,6 +276,8 @@ async def _drain(turns: Turns) -> None:
     try:
         async with resources.database.session() as session:
             await tidy(resources, session)
+            # Called here and not claimed any more: the sweep calls them again within a second.
+            await give_back_woken(session, resources.records.take_woken())
     except DatabaseUnavailableError as error:
         log.warning("outbox_rows_left", reason=str(error))
     log.info("drained", left=len(resources.holdings.jobs), seconds=round(loop.time() - began, 3))

@@ -215,17 +215,3 @@ class KeyPage(msgspec.Struct, frozen=True):
 
     items: list[KeyView]
     next_cursor: str | None
-
-
-class LimitsInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tenant's limits, all of them at once; null = none."""
-
-    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | None
-    submits_per_minute: None = None
-    starts_per_minute: None = None
-
-
-class LimitsView(msgspec.Struct, frozen=True):
-    """A tenant's limits; null = none."""
-
-    concurrency: int | None

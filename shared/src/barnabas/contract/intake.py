@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from barnabas.contract import json_text
 from barnabas.contract.problems import ProblemError, refused
+from barnabas.contract.topics import DEFAULT_QUEUE, QUEUE_NAME_PATTERN
 from barnabas.domain.backoff import BadRetryPolicyError, RetryPolicy
 from barnabas.domain.jobs import Priority, UnknownPriorityError
 
@@ -28,6 +29,8 @@ AHEAD_SECONDS_MAX = 365 * 86_400
 # Python's $ lets a newline follow.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$(?!\n)"
 IDEMPOTENCY_KEY_PATTERN = r"^[ -~]{1,255}$(?!\n)"
+ORDERING_KEY_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,200}$(?!\n)"
+"""Any text without control characters."""
 
 # Headers of a record on the intake topic. Names are matched in lower case.
 AUTHORIZATION_HEADER = "authorization"
@@ -52,12 +55,15 @@ class RetryInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JobInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One job to run. `priority` is 0 to 3 or low, medium, high, critical; `run_at` excludes `delay_seconds`."""
+    """One job to run. `priority` is 0 to 3 or low, medium, high, critical; `run_at` excludes `delay_seconds`.
+
+    Jobs of a tenant with the same `ordering_key` run one after the other, in the order of their submission.
+    """
 
     type: Name
     payload: Raw
     priority: int | str | None = None
-    queue: Name | None = None
+    queue: Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)] | None = None
     run_at: Annotated[datetime, Meta(tz=True)] | None = None
     delay_seconds: Annotated[float, Meta(ge=0, le=AHEAD_SECONDS_MAX)] | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
@@ -65,9 +71,15 @@ class JobInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     retry: RetryInput | None = None
     metadata: Raw | UnsetType = UNSET
     idempotency_key: Annotated[str, Meta(pattern=IDEMPOTENCY_KEY_PATTERN)] | None = None
+    ordering_key: Annotated[str, Meta(pattern=ORDERING_KEY_PATTERN)] | None = None
     depends_on: Raw | UnsetType = UNSET
-    ordering_key: Raw | UnsetType = UNSET
     unique_key: Raw | UnsetType = UNSET
+
+
+class _QuickInput(JobInput, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same, its type's name to be judged by `_is_name`: a pattern takes as long as all the rest."""
+
+    type: str
 
 
 class ReadJob(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +95,9 @@ class ReadJob(msgspec.Struct, frozen=True, gc=False):
     metadata: bytes | None
     retry: bytes | None
     idempotency_key: str | None
+    queue: str | None
+    """None is the default one."""
+    ordering_key: str | None
 
     def due_at(self, now: datetime) -> datetime | None:
         """When it may run; None for at once. Raises `ProblemError` for a time that is too far away."""
@@ -96,45 +111,73 @@ class ReadJob(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(JobInput)
-_NOT_YET = ("depends_on", "ordering_key", "unique_key")
+_quick_decoder = msgspec.json.Decoder(_QuickInput)
+_NOT_YET = ("depends_on", "unique_key")
+# The five spellings of nearly all jobs; what is not here is judged by `read_priority`.
+_PRIORITIES: dict[int | str | None, int] = {None: int(Priority.MEDIUM)} | {
+    value: int(priority) for priority in Priority for value in (priority.label, int(priority))
+}
 
 
 def read_job(body: bytes | Raw) -> ReadJob:
-    """Decode and judge one job; raises `ProblemError` with the pointer of what is wrong."""
-    text = bytes(body)
+    """Decode and judge one job; raises `ProblemError` with the pointer of what is wrong.
+
+    The hottest step of ingest: 2.3 us for a plain kilobyte (5.3 before patterns were judged once a name, priorities
+    looked up, brackets searched for instead of counted, and fields given by their place).
+    """
+    text = body if type(body) is bytes else bytes(body)
     if len(text) > BODY_BYTES_MAX:
         raise refused("too_large", f"a job has at most {BODY_BYTES_MAX} bytes")
     json_text.check(text)
-    given = decode(_decoder, text)
-    priority: int = Priority.MEDIUM if given.priority is None else read_priority(given.priority)
-    if given.queue not in (None, "default"):
-        # Queues have workers and topics of their own; a job that no worker reads would only look accepted.
-        raise refused("not_supported", "this release has the queue default only", pointer="/queue")
+    given = decode_job(text)
+    priority = _PRIORITIES.get(given.priority)
+    if priority is None:
+        priority = read_priority(given.priority)  # type: ignore[arg-type]  # None is in the table
+    metadata = retry = None
     if (
-        given.delay_seconds is None
-        and given.run_at is None
-        and given.retry is None
-        and given.metadata is UNSET
-        and given.depends_on is UNSET
-        and given.ordering_key is UNSET
-        and given.unique_key is UNSET
+        given.delay_seconds is not None
+        or given.run_at is not None
+        or given.retry is not None
+        or given.metadata is not UNSET
+        or given.depends_on is not UNSET
+        or given.unique_key is not UNSET
     ):
-        metadata = retry = None
-    else:
         metadata, retry = _read_rare(given)
     return ReadJob(
-        type=given.type,
-        priority=priority,
-        run_at=given.run_at,
-        delay_seconds=given.delay_seconds,
+        given.type,
+        priority,
+        given.run_at,
+        given.delay_seconds,
         # At least a millisecond: nothing stored may read as no limit.
-        timeout_ms=None if given.timeout_seconds is None else max(1, round(given.timeout_seconds * 1000)),
-        max_attempts=given.max_attempts,
-        payload=bytes(given.payload),
-        metadata=metadata,
-        retry=retry,
-        idempotency_key=given.idempotency_key,
+        None if given.timeout_seconds is None else max(1, round(given.timeout_seconds * 1000)),
+        given.max_attempts,
+        bytes(given.payload),
+        metadata,
+        retry,
+        given.idempotency_key,
+        None if given.queue == DEFAULT_QUEUE else given.queue,
+        given.ordering_key,
     )
+
+
+def decode_job(text: bytes) -> JobInput:
+    """The fields of a job; raises `ProblemError`. Its verdict is that of a decoder for `JobInput`."""
+    try:
+        given: JobInput = _quick_decoder.decode(text)
+        if _is_name(given.type):
+            return given
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # the other decoder says why, and says the first reason
+    return decode(_decoder, text)  # type: ignore[no-any-return]
+
+
+# As many as there may well be job types in use.
+@lru_cache(maxsize=4_096)
+def _is_name(text: str) -> bool:
+    return _NAME.search(text) is not None
+
+
+_NAME = re.compile(NAME_PATTERN)
 
 
 def read_priority(value: int | str, *, pointer: str = "/priority") -> int:
@@ -174,7 +217,7 @@ def fingerprint(body: bytes | Raw) -> bytes:
 _plain_decoder = msgspec.json.Decoder()
 _sorted_encoder = msgspec.json.Encoder(order="sorted")
 
-_AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
+_AT = re.compile(r" - at `(?:key` in `)?\$(?P<path>[^`]*)`$")
 _FIELD = re.compile(r"field `(?P<name>[^`]*)`")
 _STEP = re.compile(r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\[(?P<index>\d+)\]|\[\.\.\.\]")
 

@@ -45,6 +45,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: JobProgress | None = None
     redrive_of: UUID | None = None
     cancel_requested: bool = False
+    ordering_key: str | None = None
 
 
 _NULL = msgspec.Raw(b"null")

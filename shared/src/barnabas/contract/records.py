@@ -26,6 +26,7 @@ class RecordKind(IntEnum):
     DELIVERY = 2
 
 
+_JOB = int(RecordKind.JOB)
 _KINDS = {int(kind): kind for kind in RecordKind}
 
 
@@ -66,6 +67,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             self.queue_id,
             self.type_id,
         )
+
+
+def encode_job(tenant_id: UUID, job_id: UUID, *, fence: int, priority: int, queue_id: int, type_id: int) -> bytes:
+    """The envelope of a job that may run now, without a `Record` in between: half of what its writer spends on it."""
+    return _LAYOUT.pack(VERSION, _JOB, tenant_id.bytes, job_id.bytes, _NIL_BYTES, fence, 0, priority, queue_id, type_id)
 
 
 def _from_bytes(value: bytes) -> UUID:

@@ -1,6 +1,7 @@
 """What Kafka is told: the one place that turns committed facts into records, for each kind of outbox row.
 
 Writer, relay and reconciler all come through here and so send the same bytes. Pure, and cheap enough for once a job.
+Which topic and key a ready job's record gets is not said by its row alone: `barnabas.kafka.routes` knows.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,25 @@ from uuid import UUID
 from barnabas.contract import topics
 from barnabas.contract.deliveries import DeadDelivery
 from barnabas.contract.events import HEADERS, JobEvent
-from barnabas.contract.records import Record, RecordKind
+from barnabas.contract.records import Record, RecordKind, encode_job
+from barnabas.domain.spread import BUCKETS, bucket_of
 
 Envelope = tuple[str, bytes, bytes]
 """An internal record, ready to be sent: topic, key, value. Internal topics carry no headers."""
 
+
+class ReadyJob(NamedTuple):
+    """The record of a job that may run now, before it has its topic and its key."""
+
+    tenant_id: UUID
+    job_id: UUID
+    queue_id: int
+    priority: int
+    value: bytes
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_JOBS = tuple(topic.name for topic in topics.JOBS)
 _RETRIES = topics.RETRIES.name
 _DELIVERIES_RETRY = topics.DELIVERIES_RETRY.name
 
@@ -49,8 +61,26 @@ class Told(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def tenant_key(tenant_id: UUID) -> bytes:
-    """The key of every record of a tenant, so that all of them share a partition."""
+    """The key of a tenant's records, so that all of them share a partition, but for jobs of one who has too many."""
     return str(tenant_id).encode()
+
+
+def job_key(tenant_id: UUID, job_id: UUID, buckets: int) -> bytes:
+    """The key of a ready job's record: its tenant's, or while that is spread over buckets, one of them."""
+    if buckets == 1:
+        return tenant_key(tenant_id)
+    return _bucket_keys(tenant_id, buckets)[bucket_of(job_id, buckets)]
+
+
+# Hot tenants are few; up to 32 keys each.
+@lru_cache(maxsize=500)
+def _bucket_keys(tenant_id: UUID, buckets: int) -> tuple[bytes, ...]:
+    return tuple(b"%b/%d" % (tenant_key(tenant_id), bucket) for bucket in range(buckets))
+
+
+def job_keys(tenant_id: UUID, job_id: UUID) -> set[bytes]:
+    """Every key that this job's record may have, however its tenant was spread when it was sent."""
+    return {job_key(tenant_id, job_id, buckets) for buckets in BUCKETS}
 
 
 def due_ms(due_at: datetime) -> int:
@@ -60,12 +90,10 @@ def due_ms(due_at: datetime) -> int:
 
 def job_record(
     tenant_id: UUID, job_id: UUID, fence: int, priority: int, queue_id: int = 0, type_id: int = 0
-) -> Envelope:
+) -> ReadyJob:
     """A job that may run now. `fence` is the row's."""
-    record = Record(
-        RecordKind.JOB, tenant_id, job_id, fence=fence, priority=priority, queue_id=queue_id, type_id=type_id
-    )
-    return _JOBS[priority], tenant_key(tenant_id), record.encode()
+    value = encode_job(tenant_id, job_id, fence=fence, priority=priority, queue_id=queue_id, type_id=type_id)
+    return ReadyJob(tenant_id, job_id, queue_id, priority, value)
 
 
 def retry_record(
@@ -119,8 +147,3 @@ def dead_delivery_record(dead: DeadDelivery) -> Told:
     """A delivery that needs a person, with the reason in a header."""
     headers = [*HEADERS, ("reason", dead.reason.encode())]
     return Told(topics.DELIVERIES_DLQ.name, tenant_key(dead.tenant_id), dead.encode(), headers)
-
-
-def topic_when_due(record: Record) -> str:
-    """Where a record goes once its delay is over; its bytes stay as they are."""
-    return _JOBS[record.priority] if record.kind is RecordKind.JOB else _DELIVERIES_RETRY

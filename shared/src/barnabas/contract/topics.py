@@ -1,10 +1,13 @@
 """The one table of topics: names, keys, partitions and retention.
 
-The product makes them (`barnabas topics`) and a loop of the retry-scheduler keeps them so. Nobody writes a topic's name
-anywhere else.
+The product makes them (`barnabas topics`) and a loop of the retry-scheduler keeps them so; those of a queue are made
+with the queue. Nobody writes a topic's name anywhere else.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 WORK_PARTITIONS = 24
@@ -15,6 +18,15 @@ _DAY_MS = 24 * _HOUR_MS
 
 PRIORITY_NAMES = ("low", "medium", "high", "critical")
 """Priorities 0 to 3, by name."""
+
+DEFAULT_QUEUE = "default"
+"""The queue of jobs that name none. It is always there, with the number 0."""
+
+QUEUE_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$(?!\n)"
+"""What a queue may be called: a part of its topics' names. Python's $ lets a newline follow."""
+
+_JOBS_PREFIX = "barnabas.jobs."
+_queue_name = re.compile(QUEUE_NAME_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +59,33 @@ RECORD_BYTES_MAX = 2 * 1024 * 1024
 
 INTAKE = Topic("barnabas.intake", "tenant", _DAY_MS, record_bytes_max=RECORD_BYTES_MAX)
 INTAKE_REJECTED = Topic("barnabas.intake.rejected", "tenant", _DAY_MS, record_bytes_max=RECORD_BYTES_MAX)
-JOBS = tuple(Topic(f"barnabas.jobs.{name}", "tenant", 3 * _DAY_MS) for name in PRIORITY_NAMES)
-"""The four jobs topics, indexed by priority."""
+
+
+@lru_cache(maxsize=256)
+def topics_of_queue(queue: str) -> tuple[Topic, ...]:
+    """The four jobs topics of a queue, indexed by priority."""
+    assert is_queue_name(queue), "checked where the name came in"
+    prefix = _JOBS_PREFIX if queue == DEFAULT_QUEUE else f"{_JOBS_PREFIX}{queue}."
+    return tuple(Topic(prefix + name, "tenant", 3 * _DAY_MS) for name in PRIORITY_NAMES)
+
+
+def topics_of_queues(queues: Iterable[str]) -> tuple[Topic, ...]:
+    """The jobs topics of all these queues."""
+    return tuple(topic for queue in queues for topic in topics_of_queue(queue))
+
+
+def job_topic(queue: str, priority: int) -> str:
+    """The name of the topic with a queue's ready jobs of one priority."""
+    return topics_of_queue(queue)[priority].name
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether a queue may have that name."""
+    return _queue_name.match(name) is not None
+
+
+JOBS = topics_of_queue(DEFAULT_QUEUE)
+"""The four jobs topics of the queue that is always there, indexed by priority."""
 RETRIES = Topic("barnabas.retries", "tenant", 3 * _DAY_MS)
 DELAY_TIERS = tuple(
     Topic(f"barnabas.delay.{label}", "tenant", _DAY_MS, delay_seconds=seconds)
@@ -71,4 +108,5 @@ ALL = (
     JOBS_DLQ,
     DELIVERIES_DLQ,
 )
+"""What every installation has, whatever queues it makes."""
 BY_NAME = {topic.name: topic for topic in ALL}

@@ -1,10 +1,11 @@
 """Who may start and who waits where: gates, their sliding logs and their lines, as values.
 
-This is the rule that `claim_jobs_v1` and `wake_waiting_v1` follow in Postgres, where it counts over all workers; tests
+This is the rule that `turn_jobs_v1` and what it calls follow in Postgres, where it counts over all workers; tests
 run both side by side. Times are whole microseconds of one clock, as the database keeps them, so that nothing here
 depends on how a fraction is rounded.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -16,6 +17,8 @@ PARTS: Final = 120
 """Above that it counts by this part of the window: 0.8 % of the rate is the price of a log that stays small."""
 REWAKE_US: Final = 30_000_000
 """A woken job that hasn't asked for so long has lost its record: it is woken again."""
+WAKE_MAX: Final = 500
+"""So many seats of a line are looked at together."""
 
 Job = TypeVar("Job", bound=Hashable)
 
@@ -143,6 +146,10 @@ class Seat:
     woken_at: int | None = None
     """When it was last told to ask, or None."""
 
+    def is_asleep(self, at: int) -> bool:
+        """Whether it isn't on its way to a claim: it was never told, or that got lost."""
+        return self.woken_at is None or self.woken_at < at - REWAKE_US
+
 
 @dataclass(frozen=True, slots=True)
 class Asking(Generic[Job]):
@@ -204,13 +211,37 @@ def is_in_turn(one: Asking[Job], line: Line, head: Place | None) -> bool:
     return (one.precedence, one.seat.seq) <= head
 
 
+def choose_moved(
+    line: Sequence[Asking[Job]], *, room: int, type_gates: Mapping[int, Gate], heads: Mapping[Line, Place], at: int
+) -> list[Job]:
+    """Who of a tenant's line, in its order, goes to wait at the gate of its type before the first `room` are woken.
+
+    Those who couldn't pass it, because others of their type come first and take its room, here or in the type's own
+    line: the tenant's room would be promised to them and lie idle. Nobody moves while they are behind that room.
+    """
+    stuck, in_the_way = [], False
+    ranks: Counter[int] = Counter()
+    for number, one in enumerate(line[:WAKE_MAX]):
+        assert one.seat is not None, "who waits has a seat"
+        ranks[one.type_id] += 1
+        gate = type_gates.get(one.type_id)
+        type_room = None if gate is None else gate.room(at)
+        if type_room is None or not one.seat.is_asleep(at):
+            continue
+        own = type_line(one.type_id)
+        if ranks[one.type_id] > type_room or not is_in_turn(one, own, heads.get(own)):
+            stuck.append(one.job)
+            in_the_way |= number < room
+    return stuck if in_the_way else []
+
+
 def choose_woken(line: Iterable[tuple[Job, Seat]], *, room: int, at: int) -> list[Job]:
     """Whom to tell to ask: of a line in its order the first `room`, but those that were told not long ago."""
     chosen = []
     for number, (job, seat) in enumerate(line):
         if number >= room:
             break
-        if seat.woken_at is None or seat.woken_at < at - REWAKE_US:
+        if seat.is_asleep(at):
             chosen.append(job)
     return chosen
 

@@ -16,6 +16,7 @@ RANDOM_BYTES: Final = 10
 _UNIX_MS_BITS: Final = 48
 _FREE_BITS: Final = 74
 _LOW_BITS: Final = 62
+_LOW: Final = (1 << _LOW_BITS) - 1
 _VERSION_AND_VARIANT: Final = (0x7 << 76) | (0b10 << 62)
 
 _STEP_BYTES: Final = 4
@@ -64,12 +65,16 @@ class Uuid7Source:
         if now > self._last_ms or now < self._last_ms - _BACKWARDS_MS_MAX:
             self._begin(now)
         make, minted = self._make, []
+        frame, free = _number(self._last_ms, 0), self._free
         # A step of 1 to 2**32 leaves room for 2**41 ids and can't be guessed from the id before.
         for step in unpack(f">{count}I", self._random_bytes(_STEP_BYTES * count)):
-            self._free += 1 + step
-            if self._free >> _FREE_BITS:
+            free += 1 + step
+            if free >> _FREE_BITS:
                 self._begin(self._last_ms + 1)
-            minted.append(make(_number(self._last_ms, self._free).to_bytes(16)))
+                frame, free = _number(self._last_ms, 0), self._free
+            # As `_number` does, without a call for each.
+            minted.append(make((frame | free >> _LOW_BITS << 64 | free & _LOW).to_bytes(16)))
+        self._free = free
         return minted
 
     def _begin(self, unix_ms: int) -> None:
@@ -95,5 +100,4 @@ def _compose(unix_ms: int, free: int) -> UUID:
 
 def _number(unix_ms: int, free: int) -> int:
     assert 0 <= unix_ms >> _UNIX_MS_BITS == 0, "a UUIDv7 holds 48 bits of milliseconds"
-    high, low = free >> _LOW_BITS, free & ((1 << _LOW_BITS) - 1)
-    return (unix_ms << 80) | (high << 64) | low | _VERSION_AND_VARIANT
+    return (unix_ms << 80) | (free >> _LOW_BITS << 64) | (free & _LOW) | _VERSION_AND_VARIANT

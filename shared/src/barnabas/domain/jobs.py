@@ -50,7 +50,8 @@ class JobState(IntEnum):
     """Due later: submitted with a time or a delay, or snoozed by its handler. It leaves when it is due, by the timers'
     poller or by the claim of a record that waited in a delay topic; a cancel ends it."""
     BLOCKED = 1
-    """Waits for the jobs it depends on. The end of the last of them queues it; a cancel ends it."""
+    """Waits for its turn: jobs with its ordering key are before it. The end of the last of them queues it, or lets it
+    wait for its time; a cancel ends it."""
     QUEUED = 2
     """Ready to run, in a jobs topic or in `waiting`. It leaves by a worker's claim; a cancel ends it."""
     RUNNING = 3
@@ -103,10 +104,13 @@ class Priority(IntEnum):
     @classmethod
     def from_label(cls, label: str) -> Self:
         """The priority of that exact lower-case name; raises `UnknownPriorityError`."""
-        for priority in cls:
-            if priority.label == label:
-                return priority
-        raise UnknownPriorityError(label)
+        priority = _PRIORITIES_BY_LABEL.get(label)
+        if priority is None:
+            raise UnknownPriorityError(label)
+        return cls(priority)
+
+
+_PRIORITIES_BY_LABEL: Final = {priority.label: priority for priority in Priority}
 
 
 class Hook(IntFlag):
@@ -116,7 +120,7 @@ class Hook(IntFlag):
     """
 
     LIMITED = 1
-    """Holds a place in a gate while it runs."""
+    """Holds a place in its tenant's gate while it runs."""
     ORDERED = 2
     """Has a row in `ordering`: its end lets the next of its key pass."""
     HAS_DEPENDANTS = 4
@@ -131,6 +135,8 @@ class Hook(IntFlag):
     """Was lost with its process once: runs alone in a process of its own from then on."""
     PARKED = 128
     """Has a row in `waiting`, whose gate must hear of its end."""
+    LIMITED_TYPE = 256
+    """Holds a place in the gate of its type while it runs."""
 
 
 class Command(StrEnum):

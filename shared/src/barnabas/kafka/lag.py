@@ -89,24 +89,19 @@ async def report_lag(admin: Admin, group: str, topics: Sequence[str]) -> None:
         metrics.consumer_lag_seconds.labels(group, topic).set(max(ages, default=0.0))
 
 
-def _lag(client: Any, group: str, topics: Sequence[str]) -> list[PartitionLag]:
+def partitions_of(client: Any, topics: Sequence[str]) -> list[TopicPartition]:
+    """The partitions of those topics that exist, in order."""
     existing = client.list_topics(timeout=_LIMIT_SECONDS).topics
-    partitions = [
+    return [
         TopicPartition(topic, number)
         for topic in topics
         if topic in existing and existing[topic].error is None
         for number in sorted(existing[topic].partitions)
     ]
-    if not partitions:
-        return []
-    committed = _committed(client, group)
-    low = _bounds(client, partitions, _OffsetSpec.earliest())
-    # The end is asked last: what arrives meanwhile then counts as lag, never as a negative one.
-    high = _bounds(client, partitions, _OffsetSpec.latest())
-    return [PartitionLag(at.topic, at.partition, committed.get(at), low[at], high[at]) for at in partitions]
 
 
-def _committed(client: Any, group: str) -> dict[TopicPartition, int]:
+def committed_offsets(client: Any, group: str) -> dict[TopicPartition, int]:
+    """What the group has committed, where it has; a group that never was has committed nothing."""
     future = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
     try:
         told = future.result(_LIMIT_SECONDS).topic_partitions
@@ -117,10 +112,23 @@ def _committed(client: Any, group: str) -> dict[TopicPartition, int]:
     return {TopicPartition(each.topic, each.partition): each.offset for each in told if each.offset >= 0}
 
 
-def _bounds(client: Any, partitions: Sequence[TopicPartition], which: Any) -> dict[TopicPartition, int]:
+def bounds(client: Any, partitions: Sequence[TopicPartition], *, latest: bool) -> dict[TopicPartition, int]:
+    """The offset of each partition's first record, or with `latest` the one that its next record will have."""
+    if not partitions:
+        return {}
+    which = _OffsetSpec.latest() if latest else _OffsetSpec.earliest()
     asked = {_ClientPartition(at.topic, at.partition): which for at in partitions}
     told = client.list_offsets(asked, request_timeout=_LIMIT_SECONDS)
     return {TopicPartition(each.topic, each.partition): future.result().offset for each, future in told.items()}
+
+
+def _lag(client: Any, group: str, topics: Sequence[str]) -> list[PartitionLag]:
+    partitions = partitions_of(client, topics)
+    committed = committed_offsets(client, group) if partitions else {}
+    low = bounds(client, partitions, latest=False)
+    # The end is asked last: what arrives meanwhile then counts as lag, never as a negative one.
+    high = bounds(client, partitions, latest=True)
+    return [PartitionLag(at.topic, at.partition, committed.get(at), low[at], high[at]) for at in partitions]
 
 
 def _read_timestamps(
@@ -136,6 +144,8 @@ def _read_timestamps(
         "queued.min.messages": 1,
         "fetch.message.max.bytes": 1_024,
         "fetch.wait.max.ms": 50,
+        # One record is a full prefetch here, and by default fetching then rests a second: ten partitions took ten.
+        "fetch.queue.backoff.ms": 5,
     }
     found: dict[TopicPartition, int | None] = {}
     client: Any = Consumer(settings)

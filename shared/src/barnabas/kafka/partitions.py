@@ -1,5 +1,6 @@
 """The values that a consumer hands out: a partition's name and a record read from it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -39,3 +40,11 @@ class ConsumedRecord(msgspec.Struct, frozen=True, gc=False):
     def size_bytes(self) -> int:
         """Bytes of key and value: what bounds on memory count."""
         return len(self.key or b"") + len(self.value or b"")
+
+
+def shown(partitions: Iterable[TopicPartition]) -> dict[str, list[int]]:
+    """Partitions by topic, for a line of the log."""
+    by_topic: dict[str, list[int]] = {}
+    for at in sorted(partitions):
+        by_topic.setdefault(at.topic, []).append(at.partition)
+    return by_topic

@@ -4,30 +4,36 @@ A row that isn't acknowledged, or that is never handed in because Kafka is away,
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from barnabas.errors import BrokerUnavailableError, OverloadedError
+from barnabas.errors import BrokerUnavailableError, OverloadedError, UnknownQueueError
 from barnabas.kafka.producer import Producer
-
-Headers = Sequence[tuple[str, bytes]] | None
+from barnabas.kafka.routes import Outgoing, Routes
 
 
 class Teller:
     """One per process. `acknowledged` wakes whoever deletes rows when nothing else does."""
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, routes: Routes | None = None) -> None:
+        """`routes` are the process' own; without them it knows no queue but the default."""
         self._producer = producer
+        self._routes = routes or Routes()
         self._acknowledged: list[int] = []
+        self._unsettled = 0
         self._arrived = asyncio.Event()
 
-    def tell(self, outbox_id: int, records: Iterable[tuple[Any, ...]]) -> None:
-        """Send the records of one committed outbox row: (topic, key, value[, headers]). Never waits, never fails."""
+    def tell(self, outbox_id: int, records: Iterable[Outgoing | tuple[Any, ...]]) -> None:
+        """Send the records of one committed outbox row: ready jobs, or (topic, key, value[, headers]).
+
+        Never waits, never fails: what can't be sent now stays in the outbox for the relay.
+        """
         if not self._producer.accepting:
             return
-        by_topic: dict[str, list[tuple[bytes, bytes, Headers]]] = {}
-        for topic, key, value, *headers in records:
-            by_topic.setdefault(topic, []).append((key, value, headers[0] if headers else None))
+        try:
+            by_topic = self._routes.by_topic(records)
+        except UnknownQueueError:
+            return  # another process made the queue a moment ago
         pending = len(by_topic)
         if not pending:
             self._note(outbox_id)
@@ -35,6 +41,7 @@ class Teller:
 
         def settled(sent: "asyncio.Future[None]") -> None:
             nonlocal pending
+            self._unsettled -= 1
             if sent.cancelled() or sent.exception() is not None:
                 return  # unknown: the row stays for the relay
             pending -= 1
@@ -43,9 +50,11 @@ class Teller:
 
         for topic, batch in by_topic.items():
             try:
-                self._producer.start_send(topic, batch).add_done_callback(settled)
+                sent = self._producer.start_send(topic, batch)
             except (BrokerUnavailableError, OverloadedError):
                 return
+            self._unsettled += 1
+            sent.add_done_callback(settled)
 
     def take_acknowledged(self) -> list[int]:
         """Outbox rows to delete; the caller gives them back with `untaken` if its transaction fails."""
@@ -63,6 +72,15 @@ class Teller:
     def pending(self) -> bool:
         """Whether there are rows to delete."""
         return bool(self._acknowledged)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are rows to delete, or may be as soon as Kafka has answered."""
+        return bool(self._acknowledged or self._unsettled)
+
+    def wake(self) -> None:
+        """Have `wait` return now, for the stop."""
+        self._arrived.set()
 
     async def wait(self) -> None:
         """Return when there are rows to delete."""

@@ -1,4 +1,4 @@
-"""Names once, small numbers everywhere else: job types and queues, cached for good since they never change."""
+"""Names once, small numbers everywhere else: job types, cached for good since they never change."""
 
 from collections.abc import Iterable
 
@@ -20,10 +20,6 @@ class Dictionary:
     def known_id(self, name: str) -> int | None:
         """The number of a name seen before, without asking the database."""
         return self._ids.get(name)
-
-    def known_name(self, number: int) -> str | None:
-        """The name of a number seen before, without asking the database."""
-        return self._names.get(number)
 
     async def ids(self, names: Iterable[str]) -> dict[str, int]:
         """Numbers of these names; an unknown name is given one."""
@@ -52,8 +48,3 @@ class Dictionary:
 def job_types(database: Database) -> Dictionary:
     """The dictionary of job types."""
     return Dictionary(database, find="find_type_ids", list_names="list_type_names")
-
-
-def queues(database: Database) -> Dictionary:
-    """The dictionary of queues."""
-    return Dictionary(database, find="find_queue_ids", list_names="list_queue_names")

@@ -51,6 +51,7 @@ async def read_jobs(session: Session, keys: Sequence[tuple[UUID, UUID]]) -> list
                 progress=None if row["percent"] is None else JobProgress(row["percent"], row["message"]),
                 redrive_of=row["redrive_of"],
                 cancel_requested=row["cancel_requested"],
+                ordering_key=row["ordering_key"],
             ),
         )
         for row in rows

@@ -137,7 +137,9 @@ async def list_jobs(
         if open_states:
             ids += [row["job_id"] for row in await session.fetch("list_open_job_ids", *about, open_states)]
         if ended_states:
-            ids += [row["job_id"] for row in await session.fetch("list_ended_job_ids", *about, ended_states)]
+            # Most jobs succeed: those that didn't have an index of their own.
+            query = "list_ended_job_ids" if JobState.SUCCEEDED in states else "list_unsuccessful_job_ids"
+            ids += [row["job_id"] for row in await session.fetch(query, *about, ended_states)]
         # A job that ended between the two questions is in both answers.
         wanted = sorted(set(ids), reverse=True)
         jobs, read = await _read_page(session, tenant_id, wanted[:limit])

@@ -27,6 +27,14 @@ class WaitingCounts:
     retrying: int
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What the scaling asks: live workers, and jobs outside of Kafka that could start."""
+
+    live: int
+    waiting: int
+
+
 async def measure_urgent(session: Session) -> Urgent:
     """The outbox and the open dead letters."""
     row = await session.fetchrow("measure_urgent")
@@ -39,3 +47,10 @@ async def measure_waiting(session: Session) -> WaitingCounts:
     row = await session.fetchrow("measure_waiting")
     assert row is not None
     return WaitingCounts(*row)
+
+
+async def measure_workers(session: Session) -> Workers:
+    """Live workers, and the jobs of backlogs that could start if a slot were free."""
+    row = await session.fetchrow("measure_workers")
+    assert row is not None
+    return Workers(*row)

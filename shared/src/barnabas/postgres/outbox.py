@@ -11,7 +11,7 @@ from itertools import chain
 from uuid import UUID
 
 from barnabas.contract.events import JobEvent
-from barnabas.contract.telling import Envelope, OutboxKind, Told, event_records, job_record, retry_record
+from barnabas.contract.telling import Envelope, OutboxKind, ReadyJob, Told, event_records, job_record, retry_record
 from barnabas.domain.jobs import JobState
 from barnabas.postgres.database import Session
 from barnabas.postgres.deliveries import DeliveryKey, tell_deliveries
@@ -50,9 +50,9 @@ async def insert_outbox(
     return outbox_id
 
 
-async def records_of(session: Session, rows: Sequence[OutboxRow]) -> list[Envelope | Told]:
+async def records_of(session: Session, rows: Sequence[OutboxRow]) -> list[ReadyJob | Envelope | Told]:
     """Everything that these rows have to say now; one query for each kind among them."""
-    records: list[Envelope | Told] = []
+    records: list[ReadyJob | Envelope | Told] = []
     for kind in sorted({row.kind for row in rows}):
         same = [row for row in rows if row.kind is kind]
         tenants = list(chain.from_iterable(row.tenant_ids for row in same))

@@ -9,11 +9,17 @@ from barnabas.postgres.database import Session
 
 @dataclass(frozen=True, slots=True)
 class JobRedrive:
-    """What came of redriving a job; `job_id` is the new one, `outbox_id` set when this call made it."""
+    """What came of redriving a job; `job_id` is the new one, and what follows is set when this call made it.
+
+    There is no `outbox_id` for one that waits for its turn in a line, or behind its tenant's backlog.
+    """
 
     answer: Literal["redriven", "open", "closed", "not_failed", "absent"]
     job_id: UUID | None
     outbox_id: int | None
+    type_id: int | None
+    priority: int | None
+    queue_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ async def redrive_job(session: Session, tenant_id: UUID, job_id: UUID, *, new_id
     """Close a job's dead letter and make a new job of it, in one transaction; the same redrive twice is one job."""
     row = await session.fetchrow("redrive_job", tenant_id, job_id, new_id)
     assert row is not None
-    return JobRedrive(row["answer"], row["job_id"], row["outbox"])
+    return JobRedrive(row["answer"], row["job_id"], row["outbox"], row["type_id"], row["priority"], row["queue_id"])
 
 
 async def redrive_delivery(session: Session, tenant_id: UUID, delivery_id: UUID) -> DeliveryRedrive:

@@ -6,6 +6,7 @@ it looks like any other attempt.
 
 import asyncio
 import time
+from typing import Any
 
 from barnabas.domain.attempts import HandedBack, Lost, Outcome, Raised
 from barnabas.sdk.app import Handler
@@ -63,7 +64,7 @@ class IsolatedAttempt:
         self._beginning: asyncio.Timeout | None = None
         self._child: Child | None = None
 
-    async def run(self) -> Run:
+    async def run(self, task: "asyncio.Task[Any] | None" = None) -> Run:
         """Run the handler to its outcome; raises nothing but a `CancelledError` from outside, which kills the child."""
         if self._is_interrupted():
             return Run(self._final(None))

@@ -97,14 +97,15 @@ class Attempt:
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0
 
-    async def run(self) -> Run:
-        """Run the handler to its outcome.
+    async def run(self, task: "asyncio.Task[Any] | None" = None) -> Run:
+        """Run the handler to its outcome; `task` is the one that runs it, for callers that have it at hand.
 
         Raises nothing but `CancelledError`, and only for a cancellation that did not come from `interrupt`.
         """
         if self._reason is not None:
             return Run(self._final(None))
-        task = asyncio.current_task()
+        if task is None:
+            task = asyncio.current_task()
         assert task is not None, "an attempt runs inside a task"
         cancellations_before = task.cancelling()
         self._task = task

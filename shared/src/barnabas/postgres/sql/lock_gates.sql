@@ -2,7 +2,7 @@
 --   $1 tenant_ids uuid[]
 SELECT tenant_id
   FROM gates
- WHERE kind = 1
-   AND tenant_id = ANY ($1::uuid[])
- ORDER BY tenant_id
+ WHERE tenant_id = ANY ($1::uuid[])
+   AND kind IN (1, 2)
+ ORDER BY tenant_id, kind, type_id
    FOR UPDATE

@@ -14,7 +14,7 @@ sent AS (
       ) AS found
 )
 SELECT sent.tenant_id, sent.job_id, kind.name AS type, queue.name AS queue, sent.priority, sent.created_at, sent.run_at, sent.redrive_of,
-       sent.metadata, COALESCE(ended.state, open.state) AS state, COALESCE(ended.attempt, open.attempt) AS attempt,
+       sent.ordering_key, sent.metadata, COALESCE(ended.state, open.state) AS state, COALESCE(ended.attempt, open.attempt) AS attempt,
        COALESCE(ended.losses, open.losses) AS losses, COALESCE(ended.fence, open.fence) AS fence, sent.max_attempts,
        COALESCE(ended.started_at, open.started_at) AS started_at, ended.finished_at, ended.event_id, ended.result, ended.error, ended.reason, open.due_at,
        COALESCE(open.hooks & 32 <> 0, false) AS cancel_requested, report.percent, report.message
