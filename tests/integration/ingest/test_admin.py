@@ -55,28 +55,6 @@ async def test_an_unknown_tenant_is_404(ingest: RunningIngest) -> None:
     assert (await ingest.admin.call("PUT", f"{nobody}/limits", {"concurrency": 1})).status == 404
 
 
-async def test_a_limit_is_set_read_and_taken_away(ingest: RunningIngest, tenant: Caller, module_world: World) -> None:
-    path = f"/v1/admin/tenants/{tenant.tenant_id}/limits"
-    none = await ingest.admin.get(path)
-    put = await ingest.admin.call("PUT", path, {"concurrency": 5, "submits_per_minute": None})
-    stored = await module_world.superuser.fetchval("SELECT allowed FROM gates WHERE tenant_id = $1", tenant.tenant_id)
-    away = await ingest.admin.call("PUT", path, {"concurrency": None})
-    bad = [
-        await ingest.admin.call("PUT", path, body)
-        for body in ({}, {"concurrency": 0}, {"concurrency": "5"}, {"concurrency": 1, "submits_per_minute": 10})
-    ]
-
-    assert none.body == {"concurrency": None}
-    assert (put.status, put.body, stored) == (200, {"concurrency": 5}, 5)
-    assert away.body == (await ingest.admin.get(path)).body == {"concurrency": None}
-    assert [(reply.status, reply.pointers) for reply in bad] == [
-        (422, ["/concurrency"]),
-        (422, ["/concurrency"]),
-        (422, ["/concurrency"]),
-        (422, ["/submits_per_minute"]),
-    ]
-
-
 async def test_an_endpoint_shows_its_secret_once(ingest: RunningIngest, tenant: Caller) -> None:
     other = await ingest.tenant()
     made = await tenant.post(

@@ -62,11 +62,17 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "metadata that is a list": (_JOB + b',"metadata":[1]}', "/metadata"),
     "metadata that is too large": (_JOB + (b',"metadata":{"x":"%b"}}' % (b"x" * 4096)), "/metadata"),
     "a key with a newline": (_JOB + b',"idempotency_key":"x\\n"}', "/idempotency_key"),
+    "a queue with a capital": (_JOB + b',"queue":"Gpu"}', "/queue"),
+    "a queue with a newline": (_JOB + b',"queue":"gpu\\n"}', "/queue"),
+    "a queue with a long name": (_JOB + b',"queue":"' + b"x" * 33 + b'"}', "/queue"),
+    "an ordering key that is a number": (_JOB + b',"ordering_key":1}', "/ordering_key"),
+    "an empty ordering key": (_JOB + b',"ordering_key":""}', "/ordering_key"),
+    "an ordering key with NUL": (_JOB + b',"ordering_key":"x\\u0000"}', "/ordering_key"),
+    "an ordering key with a newline": (_JOB + b',"ordering_key":"x\\n"}', "/ordering_key"),
+    "a long ordering key": (_JOB + b',"ordering_key":"' + b"x" * 201 + b'"}', "/ordering_key"),
 }
 NOT_YET: dict[str, tuple[bytes, str]] = {
-    "a queue": (_JOB + b',"queue":"gpu"}', "/queue"),
     "parents": (_JOB + b',"depends_on":["x"]}', "/depends_on"),
-    "an ordering key": (_JOB + b',"ordering_key":"x"}', "/ordering_key"),
     "a unique key": (_JOB + b',"unique_key":"x"}', "/unique_key"),
 }
 

@@ -11,9 +11,10 @@ from barnabas.contract.events import decode_event
 from barnabas.domain.attempts import AttemptKind
 from barnabas.domain.jobs import JobState
 from barnabas.postgres.database import Session
-from barnabas.postgres.turns import ClaimedJob, Finishing, Releasing, claim_jobs, finish_jobs, release_jobs
+from barnabas.postgres.turns import ClaimedJob, Finishing, Releasing
 from tests.integration.ingest.support import Caller, RunningIngest
 from tests.support.topics import TopicReader
+from tests.support.turns import claim_jobs, finish_jobs, release_jobs
 from tests.support.world import World, new_id
 
 

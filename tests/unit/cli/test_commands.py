@@ -74,7 +74,10 @@ def test_a_payload_comes_from_standard_input(api: Script, command: Command, monk
         ("dlq", "redrive"),
         ("dlq", "redrive", JOB_ID, "--all"),
         ("limits", "set", TENANT),
-        ("limits", "set", TENANT, "--concurrency", "3", "--unlimited"),
+        ("limits", "set", TENANT, "--concurrency", "many"),
+        ("limits", "set", TENANT, "--type", "scoring"),
+        ("limits", "set", TENANT, "--type", "scoring:speed=3"),
+        ("limits", "set", TENANT, "--type", "scoring:concurrency"),
         ("endpoints", "create", "http://x", "--event", "job.started"),
         ("migrate", "--prepare", "--data-dir", "stack"),
         ("nonsense",),
@@ -273,14 +276,83 @@ def test_what_is_deleted_is_named(arguments: tuple[str, ...], path: str, api: Sc
     assert (api.asked[0].method, api.asked[0].path) == ("DELETE", path)
 
 
-@pytest.mark.parametrize(("option", "sent"), [(("--concurrency", "3"), 3), (("--unlimited",), None)])
-def test_limits_are_set_and_shown(option: tuple[str, ...], sent: int | None, api: Script, command: Command) -> None:
-    api.will(Reply(200, {"concurrency": sent}), Reply(200, {"concurrency": sent}))
-    done, shown = command("limits", "set", TENANT, *option), command("limits", "show", TENANT, "--json")
+LIMITS = {
+    "concurrency": 5,
+    "starts_per_minute": None,
+    "submits_per_minute": 600,
+    "weight": 2,
+    "types": {"a:b": {"concurrency": 1, "starts_per_minute": None}},
+}
 
-    assert done.out == f"concurrency  {sent or 'no limit'}\n"
-    assert shown.json == {"concurrency": sent}
-    assert (api.asked[0].method, api.asked[0].json) == ("PUT", {"concurrency": sent})
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (("--concurrency", "3"), {"concurrency": 3}),
+        (("--concurrency", "none", "--starts-per-minute", "9"), {"concurrency": None, "starts_per_minute": 9}),
+        (("--weight", "7"), {"weight": 7}),
+        (
+            ("--type", "scoring:concurrency=2,starts-per-minute=10", "--type", "a:b:none"),
+            {"types": {"scoring": {"concurrency": 2, "starts_per_minute": 10}}},
+        ),
+        (("--type", "a:b:starts_per_minute=3"), {"types": {"a:b": {"concurrency": None, "starts_per_minute": 3}}}),
+        (("--unlimited",), {"concurrency": None, "submits_per_minute": None, "types": {}}),
+        (
+            ("--unlimited", "--submits-per-minute", "5"),
+            {"concurrency": None, "submits_per_minute": 5, "types": {}},
+        ),
+    ],
+)
+def test_limits_that_are_not_named_stay(
+    options: tuple[str, ...], changed: dict[str, object], api: Script, command: Command
+) -> None:
+    api.will(Reply(200, LIMITS), Reply(200, LIMITS | changed))
+    done = command("limits", "set", TENANT, *options, "--json")
+    asked, sent = api.asked
+
+    assert done.code == 0
+    assert (asked.method, sent.method, sent.json) == ("GET", "PUT", LIMITS | changed)
+    assert done.json | {"use": None} == LIMITS | changed | {"use": None}
+
+
+def test_limits_are_shown_with_what_is_used(api: Script, command: Command) -> None:
+    use = {"running": 3, "starts": None, "submits": 12, "types": {"a:b": {"running": 1, "starts": None}}}
+    api.will(Reply(200, LIMITS | {"use": use}))
+    shown = command("limits", "show", TENANT)
+
+    assert shown.out.splitlines() == [
+        "concurrency            5 (3 running)",
+        "starts per minute      no limit",
+        "submits per minute     600 (12 submitted in the last minute)",
+        "weight                 2",
+        "a:b concurrency        1 (1 running)",
+        "a:b starts per minute  no limit",
+    ]
+
+
+def test_an_explanation_is_a_sentence_with_its_figures(api: Script, command: Command) -> None:
+    told = {
+        "id": JOB_ID,
+        "status": "queued",
+        "cause": "tenant_starts",
+        "message": "Not \x1b[31m yet.",
+        "until": AT,
+        "details": {"starts": 10, "allowed": 10, "since": None, "before_is_minimum": False, "type": "echo"},
+    }
+    api.will(Reply(200, told), Reply(200, told))
+    shown, as_json = command("jobs", "explain", JOB_ID), command("jobs", "explain", JOB_ID, "--json")
+
+    assert api.asked[0].path == f"/v1/jobs/{JOB_ID}/explain"
+    assert shown.out.splitlines() == [
+        "Not \N{REPLACEMENT CHARACTER}[31m yet.",
+        "cause              tenant_starts",
+        "until              2026-01-31 12:00:00.123Z",
+        "starts             10",
+        "allowed            10",
+        "before is minimum  false",
+        "type               echo",
+    ]
+    assert as_json.json == told
 
 
 def test_a_tenant_is_made(api: Script, command: Command) -> None:

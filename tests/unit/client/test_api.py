@@ -25,8 +25,10 @@ from barnabas.client.errors import (
 )
 from barnabas.client.flows import Retries
 from barnabas.client.models import NewJob
+from barnabas.contract import explain as explain_contract
 from barnabas.contract import http, problems
 from barnabas.contract import jobs as job_contract
+from barnabas.contract import limits as limits_contract
 from barnabas.contract.intake import read_job
 from barnabas.domain.backoff import RetryPolicy
 from barnabas.errors import RejectedError, TransientError
@@ -330,7 +332,8 @@ async def test_every_other_call_goes_where_the_design_says(server: Script, call:
         Reply(201, {"id": str(JOB_ID), "name": "acme"}),
         Reply(201, key),
         Reply(204, b""),
-        Reply(200, {"concurrency": 5}),
+        Reply(200, {"concurrency": 5, "types": {"echo": {"concurrency": 2}}}),
+        Reply(200, {"id": str(JOB_ID), "status": "queued", "cause": "new", "message": "So.", "details": {"before": 3}}),
     )
 
     timeline = await call("attempts", JOB_ID)
@@ -345,7 +348,8 @@ async def test_every_other_call_goes_where_the_design_says(server: Script, call:
     tenant = await call("create_tenant", "acme")
     new_key = await call("create_key", tenant.id, "ci")
     await call("delete_key", tenant.id, new_key.id)
-    assert (await call("set_limits", tenant.id, concurrency=5)).concurrency == 5
+    limits = await call("set_limits", tenant.id, concurrency=5, types={"echo": models.TypeLimits(concurrency=2)})
+    explanation = await call("explain", JOB_ID)
 
     assert [(asked.method, asked.path) for asked in server.asked] == [
         ("GET", f"/v1/jobs/{JOB_ID}/attempts"),
@@ -361,7 +365,17 @@ async def test_every_other_call_goes_where_the_design_says(server: Script, call:
         ("POST", f"/v1/admin/tenants/{JOB_ID}/keys"),
         ("DELETE", f"/v1/admin/tenants/{JOB_ID}/keys/{JOB_ID}"),
         ("PUT", f"/v1/admin/tenants/{JOB_ID}/limits"),
+        ("GET", f"/v1/jobs/{JOB_ID}/explain"),
     ]
+    assert json.loads(server.asked[12].body) == {
+        "concurrency": 5,
+        "starts_per_minute": None,
+        "submits_per_minute": None,
+        "weight": 1,
+        "types": {"echo": {"concurrency": 2, "starts_per_minute": None}},
+    }
+    assert (limits.concurrency, limits.types["echo"].concurrency, limits.use.running) == (5, 2, None)
+    assert (explanation.cause, explanation.details, explanation.until) == ("new", {"before": 3}, None)
     assert timeline.items[0].outcome == "succeeded"
     assert json.loads(server.asked[3].body) == {"url": "https://a.example/", "event_types": ["job.failed"]}
     assert made.secret == "whsec_hidden"
@@ -412,6 +426,11 @@ async def test_both_clients_have_the_same_methods_with_the_same_arguments() -> N
         (models.Endpoint, http.EndpointView),
         (models.Tenant, http.TenantView),
         (models.ApiKey, http.KeyView),
+        (models.Limits, limits_contract.LimitsView),
+        (models.TypeLimits, limits_contract.TypeLimitsView),
+        (models.LimitsUse, limits_contract.LimitsUseView),
+        (models.TypeUse, limits_contract.TypeUseView),
+        (models.Explanation, explain_contract.ExplainView),
     ],
 )
 def test_the_clients_models_have_the_fields_that_the_api_sends(

@@ -1,10 +1,13 @@
 """One body of a job: read, judged, compared."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,9 @@ from hypothesis import strategies as st
 from barnabas.contract.intake import (
     AHEAD_SECONDS_MAX,
     BODY_BYTES_MAX,
+    JobInput,
+    decode,
+    decode_job,
     fingerprint,
     invalid,
     read_idempotency_key,
@@ -59,6 +65,18 @@ def test_null_means_left_out() -> None:
     more = ("idempotency_key", "depends_on", "ordering_key", "unique_key")
 
     assert read_job(body(1, **dict.fromkeys(names + more))) == read_job(body(1))
+
+
+def test_the_default_queue_is_none_and_any_other_is_kept_by_name() -> None:
+    queues = [read_job(body(queue=name)).queue for name in ("default", "gpu-2", "x" * 32)]
+
+    assert queues == [None, "gpu-2", "x" * 32]
+
+
+def test_an_ordering_key_is_any_text_of_up_to_two_hundred_characters() -> None:
+    keys = ["a", " ", "Kunde ä 7", "\U0001f600" * 200]
+
+    assert [read_job(body(ordering_key=key)).ordering_key for key in keys] == keys
 
 
 @pytest.mark.parametrize(("seconds", "milliseconds"), [(0.0001, 1), (0.5, 500), (1, 1_000), (86_400, 86_400_000)])
@@ -157,3 +175,56 @@ def test_a_decoders_path_becomes_a_pointer(message: str, pointer: str) -> None:
 def test_any_bytes_are_a_job_or_a_problem(text: bytes) -> None:
     with suppress(ProblemError):
         read_job(text)
+
+
+_FIELDS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["echo", "a.b/c:d-1", "", "-x", "x\n", "x" * 128, "x" * 129, "é"]) | st.integers()},
+    optional={
+        "payload": _JSON,
+        "priority": st.sampled_from(["low", "medium", "critical", "LOW", "", 0, 3, 4, -1, True, 1.0, 1.5, None]),
+        "queue": st.sampled_from(["default", "gpu-2", "GPU", "", None]),
+        "delay_seconds": st.sampled_from([0, 1.5, -1, "1", None]),
+        "max_attempts": st.sampled_from([0, 1, 101, None]),
+        "metadata": _JSON,
+        "depends_on": st.sampled_from([None, []]),
+        "idempotency_key": st.sampled_from(["k", "", "é", None]),
+        "unknown": st.none(),
+    },
+)
+
+
+def _mutated(text: bytes, mutations: list[tuple[int, bytes]]) -> bytes:
+    for at, put in mutations:
+        at %= len(text) + 1
+        text = text[:at] + put + text[at + 1 :]
+    return text
+
+
+def _verdict(step: Callable[[bytes], Any], text: bytes) -> Any:
+    try:
+        return step(text)
+    except ProblemError as error:
+        return error.problem
+
+
+@given(
+    _FIELDS,
+    st.lists(
+        st.tuples(st.integers(0, 500), st.sampled_from([b"", b"{", b'"', b",", b"\\", b"\xff", b"NaN"])), max_size=2
+    ),
+)
+def test_the_quick_decoder_and_the_exact_one_give_the_same_verdict(
+    fields: dict[str, Any], mutations: list[tuple[int, bytes]]
+) -> None:
+    text = _mutated(json.dumps(fields).encode(), mutations)
+
+    quick = _verdict(decode_job, text)
+    exact = _verdict(partial(decode, msgspec.json.Decoder(JobInput)), text)
+
+    if isinstance(exact, JobInput):
+        assert isinstance(quick, JobInput)
+        assert [getattr(quick, name) for name in JobInput.__struct_fields__] == [
+            getattr(exact, name) for name in JobInput.__struct_fields__
+        ]
+    else:
+        assert quick == exact

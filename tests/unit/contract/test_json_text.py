@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barnabas.contract.json_text import DEPTH_MAX, check, escape_pointer, malformed
+from barnabas.contract.json_text import DEPTH_MAX, check, escape_pointer, malformed, may_be_deeper
 from barnabas.contract.problems import ProblemError
 
 _TEXT = st.text(st.one_of(st.characters(), st.sampled_from('\\"u0dDcC\0{}[]\ud800\udbff\udc00\udfff')), max_size=20)
@@ -54,6 +54,23 @@ def test_depth_is_counted_outside_of_strings_only(depth: int, width: int, object
     assert (_refusal(text) is not None) == (depth > DEPTH_MAX)
 
 
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
+
+
+@given(_VALUES, st.lists(st.booleans(), min_size=DEPTH_MAX - 8, max_size=DEPTH_MAX + 4), st.integers(0, 40))
+def test_depth_is_counted_in_the_midst_of_what_is_wide(inner: Any, objects: list[bool], width: int) -> None:
+    value = inner
+    for is_object in objects:
+        value = {"a": value, "b": [{}] * width} if is_object else [[[]] * width, value, "]}"]
+
+    text = _escaped(value)
+
+    # What inner texts hold may be refused too.
+    assert (_refusal(text) is not None) == (_depth(value) > DEPTH_MAX or _is_bad(json.loads(text)))
+
+
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=200))
 def test_width_is_not_depth(value: list[list[int]]) -> None:
     assert _refusal(json.dumps(value).encode()) is None
@@ -75,6 +92,15 @@ def test_width_is_not_depth(value: list[list[int]]) -> None:
 )
 def test_escapes_are_read_as_json_reads_them(text: bytes, refusal: tuple[str, str] | None) -> None:
     assert _refusal(text) == refusal
+
+
+@given(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"x" * 50]), max_size=200), st.integers(1, 70))
+def test_text_with_few_brackets_is_never_deep_and_any_other_is_looked_at(parts: list[bytes], depth_max: int) -> None:
+    text = b"".join(parts)
+    opening = text.count(b"[") + text.count(b"{")
+
+    # Both ways of counting, the search and the count, give the same answer.
+    assert may_be_deeper(text, depth_max) == (opening > depth_max)
 
 
 def test_the_pointer_of_what_is_too_deep_names_its_place() -> None:

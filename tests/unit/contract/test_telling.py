@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barnabas.contract import topics
 from barnabas.contract.deliveries import DeadDelivery
 from barnabas.contract.events import JobEvent
 from barnabas.contract.records import Record, RecordKind, decode
@@ -18,11 +17,13 @@ from barnabas.contract.telling import (
     delivery_retry_record,
     due_ms,
     event_records,
+    job_key,
+    job_keys,
     job_record,
     retry_record,
     tenant_key,
-    topic_when_due,
 )
+from barnabas.domain.spread import BUCKETS
 
 TENANT = UUID("018bcfe5-6800-7000-8000-00000000000a")
 JOB = UUID("018bcfe5-6800-7000-8000-00000000000b")
@@ -47,21 +48,37 @@ def test_the_numbers_in_the_outbox_never_change_their_meaning() -> None:
 
 
 @pytest.mark.parametrize("priority", range(4))
-def test_a_ready_job_goes_to_the_topic_of_its_priority(priority: int) -> None:
-    topic, key, value = job_record(TENANT, JOB, 7, priority, queue_id=2, type_id=9)
+def test_a_ready_job_names_its_queue_and_its_priority(priority: int) -> None:
+    told = job_record(TENANT, JOB, 7, priority, queue_id=2, type_id=9)
 
-    assert topic == topics.JOBS[priority].name
-    assert key == KEY
-    assert decode(value) == Record(RecordKind.JOB, TENANT, JOB, fence=7, priority=priority, queue_id=2, type_id=9)
+    assert told[:4] == (TENANT, JOB, 2, priority)
+    assert decode(told.value) == Record(RecordKind.JOB, TENANT, JOB, fence=7, priority=priority, queue_id=2, type_id=9)
 
 
-def test_a_job_with_a_backoff_travels_through_retries_and_ends_where_it_is_ready() -> None:
+@given(st.uuids(), st.sampled_from(BUCKETS))
+@settings(max_examples=60, derandomize=True, database=None)
+def test_a_job_has_few_keys_whatever_its_tenant_is_spread_over(job_id: UUID, buckets: int) -> None:
+    keys = job_keys(TENANT, job_id)
+
+    assert KEY in keys
+    assert job_key(TENANT, job_id, buckets) in keys
+    assert len(keys) <= len(BUCKETS)
+
+
+def test_a_key_of_a_bucket_names_the_tenant_and_the_bucket() -> None:
+    # The id ends in b.
+    assert job_key(TENANT, JOB, 1) == KEY
+    assert job_key(TENANT, JOB, 8) == KEY + b"/3"
+    assert job_key(TENANT, JOB, 32) == KEY + b"/11"
+
+
+def test_a_job_with_a_backoff_travels_through_retries() -> None:
     topic, key, value = retry_record(TENANT, JOB, 7, 3, due_at=AT)
     record = decode(value)
 
     assert (topic, key) == ("barnabas.retries", KEY)
     assert record.due_ms == 1_700_000_000_000
-    assert topic_when_due(record) == "barnabas.jobs.critical"
+    assert record.priority == 3
 
 
 def test_a_delivery_names_its_event_and_its_endpoint() -> None:
@@ -77,7 +94,7 @@ def test_a_delivery_that_is_due_later_travels_through_retries() -> None:
 
     assert (topic, key) == ("barnabas.retries", KEY)
     assert record.due_ms == 1_700_000_000_000
-    assert topic_when_due(record) == "barnabas.deliveries.retry"
+    assert record.kind is RecordKind.DELIVERY
 
 
 def test_an_ended_job_is_told_once() -> None:
@@ -126,12 +143,11 @@ def test_a_due_time_is_never_told_too_early_and_hardly_too_late(due_at: datetime
 
 def test_the_key_is_the_same_for_every_record_of_a_tenant() -> None:
     keys = {
-        job_record(TENANT, JOB, 1, 0)[1],
         retry_record(TENANT, JOB, 1, 0, due_at=AT)[1],
         delivery_record(TENANT, EVENT, ENDPOINT, 1)[1],
         event_records(job_event(None))[0].key,
         job_event(None).key,
-        decode(job_record(TENANT, JOB, 1, 0)[2]).key,
+        decode(job_record(TENANT, JOB, 1, 0).value).key,
         tenant_key(TENANT),
     }
 

@@ -10,15 +10,14 @@ from barnabas.contract.http import (
     KeyInput,
     KeyPage,
     KeyView,
-    LimitsInput,
-    LimitsView,
     TenantInput,
     TenantPage,
     TenantView,
 )
+from barnabas.contract.limits import LimitsInput, limits_view, read_limits_input
 from barnabas.contract.problems import refused
 from barnabas.domain.keys import hash_secret, make_key, prefix_of
-from barnabas.postgres.gates import read_concurrency, set_concurrency
+from barnabas.postgres.gates import read_limits, set_limits
 from barnabas.postgres.tenants import (
     ApiKey,
     create_api_key,
@@ -101,17 +100,24 @@ async def remove_key(resources: Res, tenant_id: str, key_id: str) -> Response:
 
 @router.get("/{tenant_id}/limits", operation_id="get_limits")
 async def get_limits(resources: Res, tenant_id: str) -> Response:
-    """A tenant's limits."""
-    allowed, _ = await read_concurrency(resources.database, await _known(resources, tenant_id))
-    return respond(200, LimitsView(allowed))
+    """A tenant's limits, and how much of them is used."""
+    return await _limits(resources, read_id(tenant_id))
 
 
 @router.put("/{tenant_id}/limits", operation_id="set_limits")
 async def put_limits(request: Request, resources: Res, tenant_id: str) -> Response:
-    """Set a tenant's limits, all of them."""
-    given = await read_input(request, LimitsInput)
-    await set_concurrency(resources.database, await _known(resources, tenant_id), given.concurrency)
-    return respond(200, LimitsView(given.concurrency))
+    """Replace a tenant's limits, all of them: a limit that is left out is taken away. They hold when this answers."""
+    limits = read_limits_input(await read_input(request, LimitsInput))
+    owner = await _known(resources, tenant_id)
+    await set_limits(resources.database, owner, limits)
+    return await _limits(resources, owner)
+
+
+async def _limits(resources: Res, tenant_id: UUID) -> Response:
+    found = await read_limits(resources.database, tenant_id)
+    if found is None:
+        raise refused("not_found")
+    return respond(200, limits_view(*found))
 
 
 async def _known(resources: Res, tenant_id: str) -> UUID:

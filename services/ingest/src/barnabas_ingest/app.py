@@ -15,7 +15,7 @@ from starlette.routing import Match
 from barnabas.contract.problems import FieldError, Problem, problem, problem_of
 from barnabas.errors import BarnabasError, OverloadedError
 from barnabas.runtime import metrics
-from barnabas_ingest import admin, deliveries, dlq, endpoints, jobs
+from barnabas_ingest import admin, admin_queues, deliveries, dlq, endpoints, explain, jobs
 from barnabas_ingest.batch import submit_batch
 from barnabas_ingest.http_io import (
     Answer,
@@ -33,7 +33,15 @@ from barnabas_ingest.submit import submit_job
 
 log = structlog.get_logger(__name__)
 
-_ROUTERS = (jobs.router, endpoints.router, deliveries.router, dlq.router, admin.router)
+_ROUTERS = (
+    jobs.router,
+    explain.router,
+    endpoints.router,
+    deliveries.router,
+    dlq.router,
+    admin.router,
+    admin_queues.router,
+)
 
 Hot = Callable[[Resources, Scope, Receive], Awaitable[Answer]]
 

@@ -1,4 +1,4 @@
-"""The small periodic parts of ingest: its clock, the gauge of its queue, and outbox rows that no flush took along."""
+"""The small periodic parts of ingest: its clock, a gauge, new queues, and outbox rows that no flush took along."""
 
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import every
@@ -17,13 +17,21 @@ async def keep_clock(resources: Resources, stop: Stop) -> None:
 
 async def forget_told_rows(resources: Resources, stop: Stop) -> None:
     """Delete outbox rows that the broker has acknowledged, while nothing else does."""
-    await every(_IDLE_SECONDS, lambda: forget_once(resources), stop)
+
+    async def forget() -> None:
+        await resources.teller.wait()
+        await forget_once(resources)
+
+    stop.on_set(resources.teller.wake)
+    metrics.ingest_queue_bytes.set_function(lambda: resources.budget.used)
+    await every(_IDLE_SECONDS, forget, stop)
     await forget_once(resources, even_if_busy=True)
 
 
 async def forget_once(resources: Resources, *, even_if_busy: bool = False) -> int:
     """Delete them now, unless a flush will; returns how many."""
-    metrics.ingest_queue_bytes.set(resources.budget.used)
+    # The next head of an ordering key, or a redriven job, may be of a queue that another process has made.
+    await resources.queues.read_missed()
     idle = resources.clock.monotonic() - resources.plain.flushed_at
     if idle < _IDLE_SECONDS and not even_if_busy:
         return 0

@@ -15,7 +15,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-_JSON_HEADER: Header = (b"content-type", b"application/json")
+JSON_HEADER: Header = (b"content-type", b"application/json")
 _PROBLEM_HEADER: Header = (b"content-type", problems.CONTENT_TYPE.encode())
 _RETRY_AFTER: Header = (b"retry-after", b"1")
 _CHALLENGE: Header = (b"www-authenticate", b"Bearer")
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: Sequence[Header] = (_JSON_HEADER,)
+    headers: Sequence[Header] = (JSON_HEADER,)
 
 
 class ClientGoneError(Exception):
@@ -35,7 +35,7 @@ class ClientGoneError(Exception):
 
 def json_answer(status: int, value: Any, *headers: Header) -> Answer:
     """An answer with a JSON body."""
-    return Answer(status, encode(value), (_JSON_HEADER, *headers))
+    return Answer(status, encode(value), (JSON_HEADER, *headers))
 
 
 def problem_answer(problem: Problem) -> Answer:

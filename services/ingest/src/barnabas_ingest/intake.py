@@ -2,11 +2,13 @@
 
 How far a partition has been stored is moved in the transaction that stores its records, from the value that was read to
 the next: a record is one job whatever crashes, and whoever lost the partition writes nothing. Kafka's own offset is
-only for measuring lag. A bad record is copied to the rejected topic before the partition moves past it.
+only for measuring lag. A bad record is copied to the rejected topic before the partition moves past it, and so is one
+above its tenant's rate: whoever wrote it may send it again.
 """
 
+import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -20,8 +22,11 @@ from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.kafka.producer import OutgoingRecord
 from barnabas.postgres.database import Session
+from barnabas.postgres.queues import TooManyQueuesError
 from barnabas.postgres.submissions import (
+    Accepted,
     IntakeMovedError,
+    RateLimitedError,
     Submission,
     UnstorableError,
     accept_jobs,
@@ -32,21 +37,23 @@ from barnabas.postgres.submissions import (
 from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
-from barnabas_ingest.flush import made_jobs, ready_records
-from barnabas_ingest.intake_record import Wanted, read_record, rejected_headers
-from barnabas_ingest.lane import FLUSH_JOBS_MAX
+from barnabas_ingest.flush import ready_records, told_jobs
+from barnabas_ingest.intake_ahead import Portion, ReadAhead
+from barnabas_ingest.intake_record import BadRecord, Wanted, read_records, rejected_headers
 from barnabas_ingest.resources import Resources
-from barnabas_ingest.submit import submission
+from barnabas_ingest.submit import DEFAULT_QUEUE_ID, queue_id, submission
 
 log = structlog.get_logger(__name__)
 
 GROUP = "barnabas.ingest"
-_POLL_SECONDS = 0.5
+# Records and the stop wake the reading.
+_POLL_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 
 _ACCEPTED = metrics.submissions.labels("kafka", "accepted")
 _REPLAYED = metrics.submissions.labels("kafka", "replayed")
 _REJECTED = metrics.submissions.labels("kafka", "rejected")
+_LIMITED = metrics.submissions.labels("kafka", "limited")
 _SUPERSEDED = metrics.superseded_writes.labels("intake")
 _ROWS = metrics.flush_rows.labels("intake")
 _SECONDS = metrics.flush_seconds.labels("intake")
@@ -56,16 +63,16 @@ _KEY_REUSED = problem("idempotency_key_reused", "the key belongs to a job with a
 # The topic's limit for a record, less room for its key and the problem.
 _COPY_BYTES_MAX = topics.RECORD_BYTES_MAX - 8_192
 
-_Told = tuple[int | None, list[Submission]]
-"""An outbox row and the jobs it is about."""
+_Row = tuple[Wanted, Submission]
 
 
-class _KeysTakenError(Exception):
-    """Idempotency keys of these records belong to other bodies: they are bad, and the rest goes without them."""
+class _UnwantedError(Exception):
+    """Nothing was stored, because of these records: their idempotency key belongs to another body, or their tenant is
+    above its rate. They are rejected, and the rest goes without them."""
 
-    def __init__(self, records: Sequence[ConsumedRecord]) -> None:
+    def __init__(self, bad: Sequence[BadRecord]) -> None:
         super().__init__()
-        self.records = records
+        self.bad = bad
 
 
 async def take_intake(resources: Resources, stop: Stop) -> None:
@@ -118,77 +125,88 @@ class Intake:
         return {at: stored[at.partition] for at in partitions}
 
     async def run(self, consumer: Consumer, stop: Stop) -> None:
-        """Take batches and store them, one flush after the other."""
-        while not stop.is_set():
-            records = await consumer.get(FLUSH_JOBS_MAX, _POLL_SECONDS)
-            now = self._resources.clock.monotonic()
-            self._arrivals.add(len(records), now=now)
-            hold = hold_seconds(self._arrivals.rate(now=now))
-            if records and len(records) < FLUSH_JOBS_MAX and hold and not await stop.wait(hold):
-                records += await consumer.get(FLUSH_JOBS_MAX - len(records), 0)
-            failures = 0
-            while records and not stop.is_set():
-                try:
-                    await self.store(consumer, records)
-                    break
-                except IntakeMovedError:
-                    _SUPERSEDED.inc(len(records))
-                    await self._begin_again(consumer)
-                    break
-                except TransientError as error:
-                    failures += 1
-                    log.warning("intake_postponed", code=error.code, reason=str(error), records=len(records))
-                    await stop.wait(retry_pause(_RETRY_SECONDS, failures, jitter=random.random()))
+        """Store one flush after the other, and read the next while one is stored."""
+        ahead = ReadAhead()
+        stop.on_set(consumer.wake)
+        stop.on_set(ahead.close)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._read(consumer, ahead, stop), name="intake-read")
+            both.create_task(self._store_portions(consumer, ahead, stop), name="intake-store")
 
-    async def store(self, consumer: Consumer, records: Sequence[ConsumedRecord]) -> None:
-        """Store a batch: every record becomes one job or one rejected record, and its partition moves past it.
+    async def _read(self, consumer: Consumer, ahead: ReadAhead, stop: Stop) -> None:
+        while room := await ahead.room():
+            records = await consumer.get(room, _POLL_SECONDS)
+            self._arrivals.add(len(records), now=self._resources.clock.monotonic())
+
+            async def read(records: Sequence[ConsumedRecord] = records) -> None:
+                wanted, bad = await read_records(records, self._resources.credentials, self._resources.clock)
+                ahead.put(Portion(records, wanted, bad))
+
+            if records:
+                await _until_done(read, len(records), stop)
+                # With a full inbox nothing above waits, and a flush full takes 2 ms to read: others get their turn.
+                await asyncio.sleep(0)
+
+    async def _store_portions(self, consumer: Consumer, ahead: ReadAhead, stop: Stop) -> None:
+        while await ahead.some():
+            await ahead.full_within(hold_seconds(self._arrivals.rate(now=self._resources.clock.monotonic())))
+            portion = ahead.take()
+
+            async def store(portion: Portion = portion) -> None:
+                try:
+                    await self.store(consumer, portion)
+                except IntakeMovedError:
+                    _SUPERSEDED.inc(len(portion.records))
+                    await self._begin_again(consumer)
+
+            await _until_done(store, len(portion.records), stop)
+
+    async def store(self, consumer: Consumer, portion: Portion) -> None:
+        """Store a portion: every record becomes one job or one rejected record, and its partition moves past it.
 
         Raises `IntakeMovedError` when someone newer has stored them, and a `TransientError` when it may work later:
         then nothing of what is left has been stored.
         """
-        wanted: list[Wanted] = []
-        bad: list[tuple[ConsumedRecord, Problem]] = []
-        fresh = [
-            record
-            for record in records
-            if consumer.is_current(record) and record.offset >= self._stored.get(record.partition, 0)
-        ]
-        now = self._resources.clock.now()
-        for record in fresh:
-            try:
-                wanted.append(await read_record(record, self._resources.credentials, now=now))
-            except ProblemError as error:
-                bad.append((record, error.problem))
-        await self._reject(bad)
-        await self._store(fresh, wanted)
-        consumer.commit({TopicPartition(self._topic, partition): offset for partition, offset in _ends(fresh).items()})
+        fresh = self._fresh(consumer, portion)
+        await self._reject(fresh.bad)
+        await self._store(fresh.records, fresh.wanted)
+        ends = _ends(fresh.records)
+        consumer.commit({TopicPartition(self._topic, partition): offset for partition, offset in ends.items()})
+
+    def _fresh(self, consumer: Consumer, portion: Portion) -> Portion:
+        """Without records of a partition that has gone meanwhile, and without what is stored already."""
+
+        def is_fresh(record: ConsumedRecord) -> bool:
+            return consumer.is_current(record) and record.offset >= self._stored.get(record.partition, 0)
+
+        # Under one assignment offsets of a partition grow: when the first is fresh, so are all (0.1 us a record instead
+        # of 0.4).
+        firsts = {(record.partition, record.epoch): record for record in reversed(portion.records)}
+        if all(is_fresh(first) for first in firsts.values()):
+            return portion
+        return portion.only(is_fresh)
 
     async def _store(self, records: Sequence[ConsumedRecord], wanted: Sequence[Wanted]) -> None:
-        """One transaction, in halves where Postgres refuses a row, without those whose key is taken."""
+        """One transaction, in halves where Postgres refuses a row, without those that are found to be unwanted."""
         if not records:
             return
         started = self._resources.clock.monotonic()
         ends = _ends(records)
         moves = {partition: (self._stored.get(partition, 0), end) for partition, end in ends.items()}
-        plain, keyed = await self._rows(wanted)
+        rows, bad = await self._rows(wanted)
+        await self._reject(bad)
+        jobs = [row for _, row in rows]
 
-        async def step(session: Session) -> tuple[list[_Told], int]:
+        async def step(session: Session) -> Accepted | None:
             await move_intake_offsets(session, self._topic_id, moves)
-            told: list[_Told] = []
-            if plain:
-                told.append((await accept_jobs(session, plain, told=[]), plain))
-            made: list[Submission] = []
-            if keyed:
-                outbox_id, made = await _accept_keyed(session, keyed)
-                told.append((outbox_id, made))
-            return told, len(made)
+            return await _accept(session, rows) if rows else None
 
         try:
-            told, made = await self._resources.database.run(step)
-        except _KeysTakenError as error:
-            await self._reject([(record, _KEY_REUSED) for record in error.records])
-            taken = {id(record) for record in error.records}
-            await self._store(records, [one for one in wanted if id(one.record) not in taken])
+            accepted = await self._resources.database.run(step)
+        except _UnwantedError as error:
+            await self._reject(error.bad)
+            unwanted = {id(record) for record, _ in error.bad}
+            await self._store(records, [one for one, _ in rows if id(one.record) not in unwanted])
             return
         except UnstorableError as error:
             if len(records) == 1:
@@ -198,38 +216,45 @@ class Intake:
             middle = len(records) // 2
             for half in (records[:middle], records[middle:]):
                 some = {id(record) for record in half}
-                await self._store(half, [one for one in wanted if id(one.record) in some])
+                await self._store(half, [one for one, _ in rows if id(one.record) in some])
             return
         self._stored.update(ends)
-        for outbox_id, jobs in told:
-            if outbox_id is not None:
-                self._resources.teller.tell(outbox_id, ready_records(jobs))
-        _ACCEPTED.inc(len(plain) + made)
-        _REPLAYED.inc(len(keyed) - made)
+        if accepted is not None:
+            if accepted.outbox_id is not None:
+                self._resources.teller.tell(accepted.outbox_id, ready_records(told_jobs(jobs, accepted)))
+            replayed = sum(holder is not None and not holder.made for holder in accepted.holders)
+            _ACCEPTED.inc(len(jobs) - replayed)
+            _REPLAYED.inc(replayed)
         _ROWS.observe(len(records))
         _SECONDS.observe(self._resources.clock.monotonic() - started)
 
-    async def _rows(self, wanted: Sequence[Wanted]) -> tuple[list[Submission], list[tuple[Wanted, Submission]]]:
+    async def _rows(self, wanted: Sequence[Wanted]) -> tuple[list[_Row], list[BadRecord]]:
         types = await self._resources.types.ids({one.job.type for one in wanted})
         now = self._resources.clock.now()
-        plain: list[Submission] = []
-        keyed: list[tuple[Wanted, Submission]] = []
+        rows: list[_Row] = []
+        bad: list[BadRecord] = []
         for one, job_id in zip(wanted, self._resources.ids.mint_many(len(wanted)), strict=True):
+            queue = one.job.queue
+            try:
+                number = DEFAULT_QUEUE_ID if queue is None else await queue_id(self._resources, queue)
+            except (ProblemError, TooManyQueuesError, BrokerUnavailableError) as error:
+                # A new queue that Kafka refuses its topics must not hold up everybody's records behind it.
+                bad.append((one.record, problem_of(error)))
+                continue
             row = submission(
-                one.tenant_id, job_id, one.job, type_id=types[one.job.type], trace=one.trace, now=now
-            )._replace(priority=one.priority)
-            if one.key is None:
-                plain.append(row)
-            else:
-                keyed.append((one, row))
-        return plain, keyed
+                one.tenant_id, job_id, one.job, type_id=types[one.job.type], queue_id=number, trace=one.trace, now=now
+            )
+            rows.append((one, row))
+        return rows, bad
 
-    async def _reject(self, bad: Sequence[tuple[ConsumedRecord, Problem]]) -> None:
+    async def _reject(self, bad: Sequence[BadRecord]) -> None:
         """Copy bad records for people to see, and wait until Kafka has them."""
         if not bad:
             return
         log.warning("intake_rejected", records=len(bad), codes=sorted({problem.code for _, problem in bad}))
-        _REJECTED.inc(len(bad))
+        limited = sum(problem.code == RateLimitedError.code for _, problem in bad)
+        _LIMITED.inc(limited)
+        _REJECTED.inc(len(bad) - limited)
         await self._resources.producer.send(
             self._rejected_topic,
             [_copy(record, problem) for record, problem in bad],
@@ -242,23 +267,42 @@ class Intake:
             consumer.seek(at, offset)
 
 
-async def _accept_keyed(
-    session: Session, keyed: Sequence[tuple[Wanted, Submission]]
-) -> tuple[int | None, list[Submission]]:
-    jobs = [row for _, row in keyed]
-    holders, outbox_id = await accept_keyed_jobs(
-        session, jobs, [one.key or "" for one, _ in keyed], [one.fingerprint for one, _ in keyed]
-    )
-    if None in holders:
-        raise DatabaseUnavailableError("a key was cleaned away at this moment")
-    taken = [
-        one.record
-        for (one, _), holder in zip(keyed, holders, strict=True)
-        if holder is not None and holder.fingerprint != one.fingerprint
-    ]
-    if taken:
-        raise _KeysTakenError(taken)
-    return outbox_id, made_jobs(jobs, holders)
+async def _until_done(step: Callable[[], Awaitable[None]], records: int, stop: Stop) -> None:
+    """Take a step again while it can't be done now; the stop ends that."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            await step()
+            return
+        except TransientError as error:
+            failures += 1
+            log.warning("intake_postponed", code=error.code, reason=str(error), records=records)
+            await stop.wait(retry_pause(_RETRY_SECONDS, failures, jitter=random.random()))
+
+
+async def _accept(session: Session, rows: Sequence[_Row]) -> Accepted:
+    """One call for those with and without an idempotency key: locks are taken in one order, and lines keep theirs."""
+    jobs = [row for _, row in rows]
+    if all(one.key is None for one, _ in rows):
+        accepted = await accept_jobs(session, jobs, told=[])
+    else:
+        keys = [None if one.key is None else (one.key, one.fingerprint) for one, _ in rows]
+        accepted = await accept_keyed_jobs(session, jobs, keys)
+    if not accepted.marks and not accepted.holders:
+        return accepted
+    bad: list[BadRecord] = []
+    for place, (one, row) in enumerate(rows):
+        if (limited := accepted.error_of(row, place)) is not None:
+            bad.append((one.record, problem_of(limited)))
+        elif one.key is not None:
+            holder = accepted.holders[place]
+            if holder is None:
+                raise DatabaseUnavailableError("a key was cleaned away at this moment")
+            if holder.fingerprint != one.fingerprint:
+                bad.append((one.record, _KEY_REUSED))
+    if bad:
+        raise _UnwantedError(bad)
+    return accepted
 
 
 def _ends(records: Sequence[ConsumedRecord]) -> dict[int, int]:

@@ -1,8 +1,10 @@
-"""One record of the intake topic: whose it is and which job it asks for, or why it is bad."""
+"""Records of the intake topic: whose each is and which job it asks for, or why it is bad."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from barnabas.contract.intake import (
     AUTHORIZATION_HEADER,
@@ -15,22 +17,23 @@ from barnabas.contract.intake import (
     read_job,
     read_priority,
 )
-from barnabas.contract.problems import Problem, encode_problem, refused
+from barnabas.contract.problems import Problem, ProblemError, encode_problem, refused
 from barnabas.kafka.partitions import ConsumedRecord
+from barnabas.runtime.clock import DatabaseClock
 from barnabas_ingest.credentials import Credentials, bearer
 from barnabas_ingest.submit import idempotency_key, trace_of
 
 _OURS = frozenset({AUTHORIZATION_HEADER, IDEMPOTENCY_KEY_HEADER, TRACE_HEADER, PRIORITY_HEADER})
 
+BadRecord = tuple[ConsumedRecord, Problem]
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A record that asks for a job."""
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """A record that asks for a job. A msgspec struct, because a dataclass costs five times as much to make."""
 
     record: ConsumedRecord
     tenant_id: UUID
     job: ReadJob
-    priority: int
     key: str | None
     """Its idempotency key."""
     fingerprint: bytes
@@ -38,30 +41,73 @@ class Wanted:
     trace: bytes | None
 
 
-async def read_record(record: ConsumedRecord, credentials: Credentials, *, now: datetime) -> Wanted:
-    """What a record asks for; raises `ProblemError` for a bad one, `DatabaseUnavailableError` when nobody can tell."""
-    headers = _headers(record)
-    credential = headers.get(AUTHORIZATION_HEADER)
-    if credential is None:
-        raise refused("unauthorized", "a record has an authorization header", pointer=AUTHORIZATION_HEADER)
-    tenant_id = await credentials.tenant_of_key(bearer(credential))
-    if record.key is None:
-        raise refused("malformed_record", "a record's key is its tenant's id", pointer="key")
-    if record.key != str(tenant_id).encode():
+class _Sender(msgspec.Struct, frozen=True):
+    """Whose a credential is, and the key that his records have; or why it is refused."""
+
+    tenant_id: UUID
+    key: bytes
+    refusal: Problem | None = None
+
+
+async def read_records(
+    records: Sequence[ConsumedRecord], credentials: Credentials, clock: DatabaseClock
+) -> tuple[list[Wanted], list[BadRecord]]:
+    """What each asks for, or why it is bad; raises `DatabaseUnavailableError` when nobody can tell whose they are."""
+    wanted: list[Wanted] = []
+    bad: list[BadRecord] = []
+    # A credential is looked at once for all its records here (0.1 instead of 1.9 us a record). They are a few
+    # milliseconds' work, so a revoked one is refused as soon as it was.
+    senders: dict[bytes, _Sender] = {}
+    now = clock.now()
+    for record in records:
+        try:
+            headers = _headers(record)
+            credential = headers.get(AUTHORIZATION_HEADER)
+            if credential is None:
+                raise refused("unauthorized", "a record has an authorization header", pointer=AUTHORIZATION_HEADER)
+            sender = senders.get(credential)
+            if sender is None:
+                sender = senders[credential] = await _sender(credential, credentials)
+            wanted.append(_wanted(record, headers, sender, now))
+        except ProblemError as error:
+            bad.append((record, error.problem))
+    return wanted, bad
+
+
+async def _sender(credential: bytes, credentials: Credentials) -> _Sender:
+    try:
+        tenant_id = await credentials.tenant_of_key(bearer(credential))
+    except ProblemError as error:
+        return _Sender(_NOBODY, b"", error.problem)
+    return _Sender(tenant_id, str(tenant_id).encode())
+
+
+_NOBODY = UUID(int=0)
+
+
+def _wanted(record: ConsumedRecord, headers: dict[str, bytes], sender: _Sender, now: datetime) -> Wanted:
+    if sender.refusal is not None:
+        raise ProblemError(sender.refusal)
+    if record.key != sender.key:
+        if record.key is None:
+            raise refused("malformed_record", "a record's key is its tenant's id", pointer="key")
         raise refused("wrong_tenant", pointer="key")
     if record.value is None:
         raise refused("malformed_record", "a record has a value", pointer="")
     job = read_job(record.value)
-    job.due_at(now)
+    if job.run_at is not None:
+        job.due_at(now)
+    if len(headers) == 1 and job.idempotency_key is None:
+        return Wanted(record, sender.tenant_id, job, None, b"", None)
     key = idempotency_key(headers.get(IDEMPOTENCY_KEY_HEADER), job)
+    priority = headers.get(PRIORITY_HEADER)
     return Wanted(
-        record=record,
-        tenant_id=tenant_id,
-        job=job,
-        priority=_priority(headers.get(PRIORITY_HEADER), job),
-        key=key,
-        fingerprint=b"" if key is None else fingerprint(record.value),
-        trace=trace_of(headers.get(TRACE_HEADER)),
+        record,
+        sender.tenant_id,
+        job if priority is None else msgspec.structs.replace(job, priority=_priority(priority)),
+        key,
+        b"" if key is None else fingerprint(record.value),
+        trace_of(headers.get(TRACE_HEADER)),
     )
 
 
@@ -83,9 +129,7 @@ def _headers(record: ConsumedRecord) -> dict[str, bytes]:
     return found
 
 
-def _priority(header: bytes | None, job: ReadJob) -> int:
+def _priority(header: bytes) -> int:
     """The header's priority, by name or number; a router may set it without touching the body."""
-    if header is None:
-        return job.priority
     text = header.decode("latin-1")
     return read_priority(int(text) if text.isascii() and text.isdigit() else text, pointer=PRIORITY_HEADER)

@@ -7,19 +7,22 @@ arrives. A second flush may fly when a full batch waits, so that the next one is
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from uuid import UUID
 
 import structlog
 
 from barnabas.domain.grouping import RateMeter, hold_seconds
+from barnabas.domain.jobs import JobState
 from barnabas.errors import BarnabasError, DatabaseUnavailableError
 from barnabas.postgres.database import Database, Session
-from barnabas.postgres.submissions import KeyHolder, Submission, is_open
+from barnabas.postgres.submissions import KeyHolder, Mark, Rate, Submission, is_open
 from barnabas.runtime import metrics
 
 log = structlog.get_logger(__name__)
 
 FLUSH_JOBS_MAX = 500
+_NO_RATES: Mapping[UUID, Rate] = {}
 
 
 class Parcel:
@@ -27,17 +30,26 @@ class Parcel:
 
     When `settled` is done, `failures` names those that were not stored, by their place; all others are committed.
     `keys` and `holders` are for the keyed lane: key and fingerprint of each job, and who holds the key now.
+    `marks` has what the database says of some, by their place, and `rates` what is left to tenants that have a limit.
     """
 
-    __slots__ = ("arrived", "failures", "holders", "jobs", "keys", "settled")
+    __slots__ = ("arrived", "failures", "holders", "jobs", "keys", "marks", "rates", "settled")
 
-    def __init__(self, jobs: Sequence[Submission], keys: Sequence[tuple[str, bytes]] = ()) -> None:
+    def __init__(self, jobs: Sequence[Submission], keys: Sequence[tuple[str, bytes] | None] = ()) -> None:
         self.jobs = jobs
         self.keys = keys
         self.holders: list[KeyHolder | None] = [None] * len(keys)
         self.failures: dict[int, BarnabasError] = {}
+        self.marks: dict[int, Mark] = {}
+        self.rates: Mapping[UUID, Rate] = _NO_RATES
         self.arrived = time.monotonic()
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def status_of(self, at: int) -> str:
+        """The state of a job that was stored."""
+        if self.marks and self.marks.get(at, Mark(0)) & Mark.BLOCKED:
+            return JobState.BLOCKED.label
+        return "queued" if self.jobs[at].due_at is None else "scheduled"
 
     def fail(self, error: BarnabasError) -> None:
         """Nothing of it was stored."""

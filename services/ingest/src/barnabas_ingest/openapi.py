@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from barnabas.contract import http
+from barnabas.contract import explain, http, limits, queues
 from barnabas.contract.intake import JobInput
 from barnabas.contract.jobs import JobError, JobView
 from barnabas.contract.problems import CONTENT_TYPE, Problem
@@ -30,6 +30,7 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     http.BatchAnswer,
     http.JobPage,
     http.TimelineAnswer,
+    explain.ExplainView,
     http.DeliveryPage,
     http.DeadLetterPage,
     http.RedriveInput,
@@ -43,8 +44,11 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     http.KeyInput,
     http.KeyView,
     http.KeyPage,
-    http.LimitsInput,
-    http.LimitsView,
+    limits.LimitsInput,
+    limits.LimitsView,
+    queues.QueueInput,
+    queues.QueueView,
+    queues.QueueList,
 )
 
 _BODIES: dict[str, type[msgspec.Struct]] = {
@@ -53,7 +57,8 @@ _BODIES: dict[str, type[msgspec.Struct]] = {
     "create_endpoint": http.EndpointInput,
     "create_tenant": http.TenantInput,
     "create_key": http.KeyInput,
-    "set_limits": http.LimitsInput,
+    "set_limits": limits.LimitsInput,
+    "set_queue": queues.QueueInput,
 }
 _ANSWERS: dict[str, tuple[tuple[int, type[msgspec.Struct] | None, str], ...]] = {
     "submit_job": ((202, JobView, "Stored."), (200, JobView, "The job that this idempotency key stands for.")),
@@ -61,6 +66,7 @@ _ANSWERS: dict[str, tuple[tuple[int, type[msgspec.Struct] | None, str], ...]] = 
     "list_jobs": ((200, http.JobPage, "A page."),),
     "get_job": ((200, JobView, "The job."),),
     "list_attempts": ((200, http.TimelineAnswer, "The timeline."),),
+    "explain_job": ((200, explain.ExplainView, "The first cause."),),
     "cancel_job": ((200, JobView, "It has ended."), (202, JobView, "It runs, and has been asked to end.")),
     "retry_job": ((202, JobView, "The new job."),),
     "list_deliveries": ((200, http.DeliveryPage, "A page."),),
@@ -74,8 +80,11 @@ _ANSWERS: dict[str, tuple[tuple[int, type[msgspec.Struct] | None, str], ...]] = 
     "create_key": ((201, http.KeyView, "The key, shown once."),),
     "list_keys": ((200, http.KeyPage, "A page."),),
     "revoke_key": ((204, None, "Revoked."),),
-    "get_limits": ((200, http.LimitsView, "The limits."),),
-    "set_limits": ((200, http.LimitsView, "The limits."),),
+    "get_limits": ((200, limits.LimitsView, "The limits."),),
+    "set_limits": ((200, limits.LimitsView, "The limits."),),
+    "list_queues": ((200, queues.QueueList, "All of them."),),
+    "get_queue": ((200, queues.QueueView, "The queue."),),
+    "set_queue": ((200, queues.QueueView, "The queue."),),
 }
 _ABOUT = """\
 Jobs of many tenants: submit them, watch them, hear of their end by webhook.

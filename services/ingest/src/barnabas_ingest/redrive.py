@@ -4,7 +4,6 @@ from uuid import UUID
 
 from barnabas.contract.problems import refused
 from barnabas.contract.telling import delivery_record, job_record
-from barnabas.postgres.listings import read_job
 from barnabas.postgres.redrives import DeliveryRedrive, JobRedrive, redrive_delivery, redrive_job
 from barnabas.runtime import metrics
 from barnabas_ingest.resources import Resources
@@ -29,13 +28,13 @@ async def try_redrive_job(resources: Resources, tenant_id: UUID, job_id: UUID) -
     """Redrive a job if it has an open dead letter, and tell Kafka of the new one."""
     new_id = resources.ids.mint()
     done = await resources.database.run(lambda session: redrive_job(session, tenant_id, job_id, new_id=new_id))
-    if done.outbox_id is not None:
+    if done.answer == "redriven":
         _JOBS.inc()
-        made = await read_job(resources.api, tenant_id, new_id)
-        if made is not None:
-            # The type's number only helps a worker to tell what it can't run; 0 says nothing.
-            record = job_record(tenant_id, new_id, 0, made.view.priority)
-            resources.teller.tell(done.outbox_id, [record])
+    if done.outbox_id is not None:
+        assert done.priority is not None, "told of what was made"
+        assert done.queue_id is not None, "likewise"
+        record = job_record(tenant_id, new_id, 0, done.priority, done.queue_id, done.type_id or 0)
+        resources.teller.tell(done.outbox_id, [record])
     return done
 
 

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 import structlog
 
 from barnabas.domain.ids import Uuid7Source
-from barnabas.errors import SettingsError
+from barnabas.kafka.admin import Admin
 from barnabas.kafka.producer import Producer
+from barnabas.kafka.routes import Routes
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.clock import open_clock
 from barnabas.postgres.database import Database, open_database
 from barnabas.postgres.dictionaries import Dictionary, job_types
 from barnabas.postgres.ids import id_source
+from barnabas.postgres.queues import Queues
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_ingest.budget import Budget
 from barnabas_ingest.credentials import Credentials
 from barnabas_ingest.flush import Flush
 from barnabas_ingest.lane import Lane
+from barnabas_ingest.listener import listen
+from barnabas_ingest.queues import QueueMaker
 from barnabas_ingest.settings import IngestSettings
 from barnabas_ingest.waits import Waits
 
@@ -31,7 +35,6 @@ _ENGINE_CONNECTIONS_MAX = 8
 _API_CONNECTIONS_MAX = 8
 # Shorter than a client's patience: a Postgres that doesn't answer is away.
 _COMMAND_SECONDS = 10.0
-_BACKLOG = 2_048
 
 
 @dataclass(slots=True)
@@ -50,6 +53,8 @@ class Resources:
     clock: DatabaseClock
     ids: Uuid7Source
     types: Dictionary
+    queues: Queues
+    queue_maker: QueueMaker
     credentials: Credentials
     budget: Budget
     flush: Flush
@@ -100,9 +105,15 @@ async def open_resources(settings: IngestSettings) -> AsyncIterator[Resources]:
             )
         clock = await open_clock(database)
         producer = await stack.enter_async_context(Producer(settings.kafka, client_id="barnabas-ingest"))
-        teller = Teller(producer)
+        queues = Queues(database)
+        await queues.read()
+        admin = await stack.enter_async_context(Admin(settings.kafka, client_id="barnabas-ingest"))
+        queue_maker = QueueMaker(
+            queues, admin, queues_max=settings.queues_max, topic_replication=settings.topic_replication
+        )
+        teller = Teller(producer, Routes(queues.name_of))
         flush = Flush(teller)
-        listener = stack.enter_context(_listen(settings.http_host, settings.http_port))
+        listener = stack.enter_context(listen(settings.http_host, settings.http_port, shared=settings.http_shared))
         yield Resources(
             settings=settings,
             database=database,
@@ -113,6 +124,8 @@ async def open_resources(settings: IngestSettings) -> AsyncIterator[Resources]:
             clock=clock,
             ids=id_source(clock),
             types=job_types(database),
+            queues=queues,
+            queue_maker=queue_maker,
             credentials=Credentials(database, admin_key=settings.admin_key.get_secret_value()),
             budget=Budget(settings.queue_bytes_max),
             flush=flush,
@@ -127,20 +140,3 @@ def unready(resources: Resources) -> Iterable[str]:
     """Why this process should get no requests just now."""
     if not (resources.plain.connected and resources.keyed.connected):
         yield "Postgres is away"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, because asyncio switches Nagle's algorithm off only where it is: 40 ms for each answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise SettingsError(
-            f"BARNABAS_HTTP_PORT={port}: {error.strerror}; for example BARNABAS_HTTP_PORT=0 takes a free one"
-        ) from error
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener

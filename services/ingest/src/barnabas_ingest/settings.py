@@ -16,6 +16,9 @@ class IngestSettings(ServiceSettings):
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """The public port; 0 takes a free one and logs it."""
 
+    http_shared: bool = False
+    """Whether other ingest processes of this user take connections on the same port; the kernel shares them out."""
+
     admin_key: Annotated[SecretStr, Field(min_length=16, examples=["32 random characters"])]
     """The credential of `/v1/admin`; no tenant's key opens it."""
 
@@ -32,6 +35,12 @@ class IngestSettings(ServiceSettings):
 
     request_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long a request may take to arrive, and an answer to be taken; then the connection is closed."""
+
+    queues_max: Annotated[int, Field(ge=1, le=1_000)] = 32
+    """How many queues there may be, counted where one is made: each has 4 topics of 24 partitions."""
+
+    topic_replication: Annotated[int, Field(ge=1, le=10)] = 1
+    """Replicas of each topic that has to be made; at most the number of brokers."""
 
     allow_private_endpoints: bool = False
     """Whether webhooks may go to addresses that are not public; for development."""

@@ -17,9 +17,10 @@ from barnabas.contract.intake import (
 )
 from barnabas.contract.jobs import JobView, raw
 from barnabas.contract.problems import refused
+from barnabas.contract.topics import DEFAULT_QUEUE
 from barnabas.errors import BarnabasError
 from barnabas.postgres.listings import read_job as read_one_job
-from barnabas.postgres.submissions import Submission
+from barnabas.postgres.submissions import RateLimitedError, Submission
 from barnabas.runtime import metrics
 from barnabas_ingest.http_io import (
     Answer,
@@ -32,10 +33,11 @@ from barnabas_ingest.http_io import (
     read_body,
 )
 from barnabas_ingest.lane import Parcel
+from barnabas_ingest.rates import limited_answer, rate_headers
 from barnabas_ingest.resources import Resources
 
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_DEFAULT_QUEUE = 0
+DEFAULT_QUEUE_ID = 0
 _REPLAYED: Header = (b"idempotent-replayed", b"true")
 
 
@@ -55,6 +57,7 @@ async def submit_job(resources: Resources, scope: Scope, receive: Receive) -> An
             resources.ids.mint(),
             given,
             type_id=await type_id(resources, given),
+            queue_id=DEFAULT_QUEUE_ID if given.queue is None else await queue_id(resources, given.queue),
             trace=trace_of(headers.get(b"traceparent")),
             now=resources.clock.now(),
         )
@@ -65,18 +68,26 @@ async def submit_job(resources: Resources, scope: Scope, receive: Receive) -> An
             parcel = Parcel((job,), ((key, fingerprint(body)),))
             await resources.keyed.store(parcel)
         if parcel.failures:
-            raise parcel.failures[0]
+            failure = parcel.failures[0]
+            if not isinstance(failure, RateLimitedError):
+                raise failure
+            _LIMITED.inc()
+            return limited_answer(failure)
         if key is not None and (holder := parcel.holders[0]) is not None and not holder.made:
             check_fingerprint(parcel, 0)
             _REPLAYS.inc()
             return await _replay(resources, tenant_id, holder.job_id)
         _ACCEPTED.inc()
         _ACCEPT_SECONDS.observe(resources.clock.monotonic() - started)
-        return json_answer(202, view_of(job, given.type), (b"location", b"/v1/jobs/%b" % str(job.job_id).encode()))
+        location = (b"location", b"/v1/jobs/%b" % str(job.job_id).encode())
+        rate = parcel.rates.get(tenant_id)
+        headers_of_rate = () if rate is None else rate_headers(rate)
+        return json_answer(202, view_of(job, given, status=parcel.status_of(0)), location, *headers_of_rate)
 
 
 _ACCEPTED = metrics.submissions.labels("http", "accepted")
 _REPLAYS = metrics.submissions.labels("http", "replayed")
+_LIMITED = metrics.submissions.labels("http", "limited")
 _ACCEPT_SECONDS = metrics.accept_seconds.labels("http")
 
 
@@ -86,6 +97,7 @@ def submission(
     given: ReadJob,
     *,
     type_id: int,
+    queue_id: int,
     trace: bytes | None,
     now: datetime,
 ) -> Submission:
@@ -95,7 +107,7 @@ def submission(
         job_id,
         type_id,
         given.priority,
-        _DEFAULT_QUEUE,
+        queue_id,
         given.timeout_ms,
         given.max_attempts,
         None if given.run_at is None and given.delay_seconds is None else given.due_at(now),
@@ -103,6 +115,7 @@ def submission(
         given.metadata,
         given.retry,
         trace,
+        given.ordering_key,
     )
 
 
@@ -118,8 +131,8 @@ def idempotency_key(header: bytes | None, given: ReadJob) -> str | None:
 
 def check_fingerprint(parcel: Parcel, at: int) -> None:
     """Raise `ProblemError` when the key of this job was used for another body."""
-    holder = parcel.holders[at]
-    if holder is not None and holder.fingerprint != parcel.keys[at][1]:
+    holder, key = parcel.holders[at], parcel.keys[at]
+    if holder is not None and key is not None and holder.fingerprint != key[1]:
         raise refused("idempotency_key_reused", "the key belongs to a job with another body")
 
 
@@ -134,14 +147,20 @@ async def type_id(resources: Resources, given: ReadJob) -> int:
     return known if known is not None else (await resources.types.ids([given.type]))[given.type]
 
 
-def view_of(job: Submission, type_name: str) -> JobView:
+async def queue_id(resources: Resources, name: str) -> int:
+    """The number of a queue, which is made if it is new; raises `ProblemError` and `TooManyQueuesError`."""
+    known = resources.queue_maker.known_id(name)
+    return known if known is not None else await resources.queue_maker.ensure(name)
+
+
+def view_of(job: Submission, given: ReadJob, *, status: str) -> JobView:
     """The job as `GET` would show it before anything has happened to it."""
     return JobView(
         id=job.job_id,
-        type=type_name,
-        status="queued" if job.due_at is None else "scheduled",
+        type=given.type,
+        status=status,
         priority=job.priority,
-        queue="default",
+        queue=given.queue or DEFAULT_QUEUE,
         attempt=0,
         max_attempts=job.max_attempts,
         created_at=event_time(job.job_id),
@@ -151,6 +170,7 @@ def view_of(job: Submission, type_name: str) -> JobView:
         result=raw(None),
         error=raw(None),
         metadata=raw(job.metadata),
+        ordering_key=job.ordering_key,
     )
 
 

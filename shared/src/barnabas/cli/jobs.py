@@ -116,6 +116,30 @@ def watch(
 
 
 @_commands.command()
+def explain(
+    job_id: JobId,
+    as_json: AsJson = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    data_dir: DataDir = HOME,
+) -> None:
+    """Say why a job isn't running: the first cause that holds it."""
+    with open_client(api_url, api_key, data_dir) as client:
+        found = client.explain(job_id)
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(as_text(found.message))
+    print_fields(
+        [
+            ("cause", found.cause),
+            ("until", as_time(found.until)),
+            *((name.replace("_", " "), _detail(value)) for name, value in found.details.items()),
+        ]
+    )
+
+
+@_commands.command()
 def cancel(
     job_id: JobId,
     as_json: AsJson = False,
@@ -186,6 +210,7 @@ def print_job(job: "Job") -> None:
             ("error", _error(job.error)),
             ("metadata", as_compact(job.metadata) if job.metadata else ""),
             ("redrive of", str(job.redrive_of or "")),
+            ("ordering key", as_text(job.ordering_key or "")),
         ]
     )
 
@@ -198,6 +223,12 @@ def attempt_line(attempt: "Attempt") -> str:
     line += f" - {_error(attempt.error)}" if attempt.error is not None else ""
     wait = as_seconds(attempt.finished_at, attempt.next_at)
     return as_text(line + (f"; again in {wait}" if wait else ""))
+
+
+def _detail(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else as_compact(value)
 
 
 def _error(error: "JobError | None") -> str:

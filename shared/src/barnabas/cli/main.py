@@ -23,6 +23,7 @@ _MODULES = (
     "tenants",
     "keys",
     "limits",
+    "queues",
     "services",
     "servers",
 )

@@ -32,11 +32,17 @@ def worker(
     handlers: Annotated[
         str | None, typer.Option("--app", help="Your own handlers, as module:app; BARNABAS_APP if not given.")
     ] = None,
+    queues: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Run the jobs of these queues only; BARNABAS_QUEUES if not given."),
+    ] = None,
 ) -> None:
     """Run the service that runs jobs; settings are BARNABAS_* variables."""
     if handlers is not None:
         # The service reads its settings from the environment, once; the processes of isolated jobs get them from it.
         os.environ["BARNABAS_APP"] = handlers
+    if queues is not None:
+        os.environ["BARNABAS_QUEUES"] = queues
     _run("worker")
 
 

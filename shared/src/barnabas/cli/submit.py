@@ -33,6 +33,10 @@ def submit(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same one twice is one job.")] = None,
     metadata: Annotated[str | None, typer.Option(metavar="JSON", help="An object that is kept with the job.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Its queue; default, if not given.")] = None,
+    ordering_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Jobs with the same one run one after the other.")
+    ] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Attempts before it is a dead letter.")] = None,
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Wait for its end; exit code 1 unless it succeeds.")
@@ -66,6 +70,8 @@ def submit(
             run_at=due,
             metadata=about,
             max_attempts=max_attempts,
+            queue=queue,
+            ordering_key=ordering_key,
         )
         if not wait:
             job = submitted.job

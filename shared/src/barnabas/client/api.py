@@ -131,6 +131,7 @@ class Client:
     wait = _Method(flows.wait)
     list = _List(calls.list_jobs)
     attempts = _Method(calls.attempts)
+    explain = _Method(calls.explain)
     cancel = _Method(calls.cancel)
     retry = _Method(calls.retry)
     create_endpoint = _Method(calls.create_endpoint)
@@ -146,6 +147,8 @@ class Client:
     delete_key = _Method(calls.delete_key)
     limits = _Method(calls.limits)
     set_limits = _Method(calls.set_limits)
+    queues = _Method(calls.queues)
+    set_queue = _Method(calls.set_queue)
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0, retries: Retries | None = None) -> None:
         self._timeout = timeout
@@ -213,6 +216,7 @@ class AsyncClient:
     wait = _AsyncMethod(flows.wait)
     list = _AsyncList(calls.list_jobs)
     attempts = _AsyncMethod(calls.attempts)
+    explain = _AsyncMethod(calls.explain)
     cancel = _AsyncMethod(calls.cancel)
     retry = _AsyncMethod(calls.retry)
     create_endpoint = _AsyncMethod(calls.create_endpoint)
@@ -228,6 +232,8 @@ class AsyncClient:
     delete_key = _AsyncMethod(calls.delete_key)
     limits = _AsyncMethod(calls.limits)
     set_limits = _AsyncMethod(calls.set_limits)
+    queues = _AsyncMethod(calls.queues)
+    set_queue = _AsyncMethod(calls.set_queue)
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0, retries: Retries | None = None) -> None:
         self._timeout = timeout

@@ -19,14 +19,17 @@ from barnabas.client.models import (
     DeadLetter,
     Delivery,
     Endpoint,
+    Explanation,
     Job,
     Limits,
     NewJob,
     Page,
+    Queue,
     Redriven,
     Submitted,
     Tenant,
     Timeline,
+    TypeLimits,
     Verdict,
 )
 from barnabas.domain.backoff import RetryPolicy
@@ -83,8 +86,11 @@ def submit(
     timeout_seconds: float | None = None,
     retry: RetryPolicy | None = None,
     metadata: Mapping[str, Any] | None = None,
+    ordering_key: str | None = None,
 ) -> Call[Submitted]:
     """Submit a job; when this returns it is stored for good.
+
+    Jobs with the same ordering key run one after the other, in the order of their submission.
 
     With an idempotency key the same submission twice is one job, and the client repeats it by itself when the answer
     got lost. Without one it is never sent twice.
@@ -100,6 +106,7 @@ def submit(
         timeout_seconds=timeout_seconds,
         retry=retry,
         metadata=metadata,
+        ordering_key=ordering_key,
     )
     return Call(
         method="POST",
@@ -152,6 +159,11 @@ def list_jobs(
 def attempts(job_id: UUID | str) -> Call[Timeline]:
     """A job's timeline: its attempts, losses and hand-backs, and the deliveries of its end."""
     return _get(f"/v1/jobs/{_segment(job_id)}/attempts", Timeline)
+
+
+def explain(job_id: UUID | str) -> Call[Explanation]:
+    """Why a job isn't running: the first cause that holds it, and when that ends if it is known."""
+    return _get(f"/v1/jobs/{_segment(job_id)}/explain", Explanation)
 
 
 def cancel(job_id: UUID | str) -> Call[Job]:
@@ -242,18 +254,56 @@ def delete_key(tenant_id: UUID | str, key_id: UUID | str) -> Call[None]:
 
 
 def limits(tenant_id: UUID | str) -> Call[Limits]:
-    """A tenant's limits. Needs the admin key."""
+    """A tenant's limits, and how much of them is used. Needs the admin key."""
     return _get(f"/v1/admin/tenants/{_segment(tenant_id)}/limits", Limits)
 
 
-def set_limits(tenant_id: UUID | str, *, concurrency: int | None) -> Call[Limits]:
-    """Set how many of a tenant's jobs may run at once; None is no limit. Needs the admin key."""
+def set_limits(
+    tenant_id: UUID | str,
+    *,
+    concurrency: int | None = None,
+    starts_per_minute: int | None = None,
+    submits_per_minute: int | None = None,
+    weight: int = 1,
+    types: Mapping[str, TypeLimits] | None = None,
+) -> Call[Limits]:
+    """Replace all limits of a tenant: what is left out is no limit from then on. Needs the admin key.
+
+    When this returns, no job starts above a limit of running jobs, on any worker.
+    """
+    body = {
+        "concurrency": concurrency,
+        "starts_per_minute": starts_per_minute,
+        "submits_per_minute": submits_per_minute,
+        "weight": weight,
+        "types": dict(types or {}),
+    }
     return Call(
         method="PUT",
         path=f"/v1/admin/tenants/{_segment(tenant_id)}/limits",
-        body=encode({"concurrency": concurrency}),
+        body=encode(body),
         is_repeatable=True,
         read=_reader(Limits),
+    )
+
+
+def queues() -> Call[list[Queue]]:
+    """All queues. Needs the admin key."""
+    read = _reader(Page[Queue])
+    return Call(method="GET", path="/v1/admin/queues", is_repeatable=True, read=lambda answer: read(answer).items)
+
+
+def set_queue(name: str, *, shares: Mapping[str, int] | None = None) -> Call[Queue]:
+    """Set a queue's shares by priority; one that is left out has its default. A queue that isn't there is made.
+
+    Needs the admin key.
+    """
+    return Call(
+        method="PUT",
+        path=f"/v1/admin/queues/{_segment(name)}",
+        body=encode({"shares": dict(shares or {})}),
+        is_repeatable=True,
+        read=_reader(Queue),
     )
 
 

@@ -35,6 +35,7 @@ class NewJob:
     timeout_seconds: float | None = None
     retry: RetryPolicy | None = None
     metadata: Mapping[str, Any] | None = None
+    ordering_key: str | None = None
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -91,6 +92,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     redrive_of: UUID | None = None
     cancel_requested: bool = False
+    ordering_key: str | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -228,12 +230,59 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         return f"ApiKey(id={self.id!r}, prefix={self.prefix!r}, name={self.name!r})"
 
 
+class TypeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one job type of a tenant; None is none."""
+
+    concurrency: int | None = None
+    starts_per_minute: int | None = None
+
+
+class TypeUse(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a type's limits is used; None where there is none. `starts` are of the last 60 seconds."""
+
+    running: int | None = None
+    starts: int | None = None
+
+
+class LimitsUse(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a tenant's limits is used; None where there is none; but `running` of the last 60 seconds."""
+
+    running: int | None = None
+    starts: int | None = None
+    submits: int | None = None
+    types: dict[str, TypeUse] = {}
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's limits; None is none."""
 
     concurrency: int | None = None
-    submits_per_minute: int | None = None
     starts_per_minute: int | None = None
+    submits_per_minute: int | None = None
+    weight: int = 1
+    types: dict[str, TypeLimits] = {}
+    use: LimitsUse = LimitsUse()
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue, and the parts of its workers' slots by priority: `{"critical": 25, "high": 25, "medium": 30, ...}`."""
+
+    name: str
+    shares: dict[str, int] = {}
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job isn't running: the first cause, in one sentence, with what is behind it in `details`.
+
+    `until` is when the cause ends by itself, where that is known; it never ends before.
+    """
+
+    id: UUID
+    status: str
+    cause: str
+    message: str
+    until: datetime | None = None
+    details: dict[str, Any] = {}
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

@@ -10,7 +10,11 @@ _HOUR_MS = 3_600_000
 _INTRODUCTION = """
 The product makes these topics, and a loop of the retry-scheduler restores partitions and settings that somebody
 changed. The broker must not make topics by itself (`auto.create.topics.enable=false`). Every key is the tenant's id as
-text, partitioned by murmur2 as Java's client does it, so all records of a tenant share a partition.
+text, partitioned by murmur2 as Java's client does it, so all records of a tenant share a partition; but for the ready
+jobs of a tenant that sends more than its share of them, which go over up to 32 keys `tenant/bucket`.
+
+`barnabas.jobs.<priority>` are the topics of the queue `default`. Every other queue has four of its own,
+`barnabas.jobs.<queue>.<priority>`, made with its first job or its first worker.
 
 Internal topics (`jobs.*`, `retries`, `delay.*`, `deliveries.retry`) carry a fixed binary envelope that only this
 product reads: it names a row in Postgres. The others carry JSON; their schemas are in
