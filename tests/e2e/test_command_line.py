@@ -128,6 +128,7 @@ async def test_an_administrator_makes_a_tenant_a_key_and_a_limit(stack: Stack) -
     shown = await run(stack, "limits", "show", tenant, "--json")
     tenants = await run(stack, "tenants", "list", "--json")
     submitted = await run(stack, "submit", "echo", "--wait", "--json", key=made["key"])
+    explained = await run(stack, "jobs", "explain", submitted.json["id"], key=made["key"])
     keys = await run(stack, "keys", "list", tenant)
     revoked = await run(stack, "keys", "revoke", tenant, made["id"])
 
@@ -136,8 +137,9 @@ async def test_an_administrator_makes_a_tenant_a_key_and_a_limit(stack: Stack) -
 
     assert "[unauthorized]" in await eventually(refusal, timeout=10)
     assert tenant in [each["id"] for each in tenants.json]
-    assert (limit.code, shown.json) == (0, {"concurrency": 3})
+    assert (limit.code, shown.json["concurrency"], shown.json["weight"]) == (0, 3, 1)
     assert submitted.json["status"] == "succeeded"
+    assert explained.out.startswith("The job has succeeded.\ncause ")
     assert (made["prefix"] in keys.out, made["key"] in keys.out) == (True, False)
     assert revoked.code == 0
 

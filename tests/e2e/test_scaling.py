@@ -94,13 +94,13 @@ async def test_workers_come_with_the_load_and_go_after_it_and_every_job_succeeds
 
     async with asyncio.TaskGroup() as group:
         working = [group.create_task(work(key)) for key in keys]
-        await eventually(lambda: running(scaled), until=lambda count: count == 3, timeout=30)
+        await eventually(lambda: running(scaled), until=lambda count: count == 3, timeout=60)
         pids = dict(scaled.told["pids"])
         shown = await barnabas("status", "--data-dir", str(scaled.directory))
     ended = [each for task in working for each in task.result()]
-    await eventually(lambda: running(scaled), until=lambda count: count == 1, timeout=30)
+    await eventually(lambda: running(scaled), until=lambda count: count == 1, timeout=90)
     gone = {pids["worker_2"], pids["worker_3"]}
-    await eventually(lambda: gone & {each.pid for each in scaled.processes()}, until=lambda left: not left)
+    await eventually(lambda: gone & {each.pid for each in scaled.processes()}, until=lambda left: not left, timeout=60)
     said = scaled.log("supervisor")
 
     assert len(ended) == _TENANTS * _JOBS
