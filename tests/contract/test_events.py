@@ -36,7 +36,7 @@ WEBHOOK_JSON = (
     b'"queue":"default","attempt":1,"max_attempts":3,"created_at":"2023-11-14T22:13:20Z",'
     b'"started_at":"2023-11-14T22:13:20Z","finished_at":"2023-11-14T22:13:20.123000Z","run_at":null,'
     b'"result":{"score": 1.50},"error":null,"metadata":{"case":"7"},"progress":null,"redrive_of":null,'
-    b'"cancel_requested":false}}'
+    b'"cancel_requested":false,"ordering_key":null}}'
 )
 DEAD_DELIVERY_JSON = (
     b'{"schema":1,"id":"018bcfe5-687b-7000-8000-00000000000d","tenant_id":"018bcfe5-6800-7000-8000-00000000000a",'

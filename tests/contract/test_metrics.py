@@ -12,12 +12,18 @@ from tests.contract.sources import modules
 # Labels whose values are from a short list that the code knows.
 _BOUNDED = {
     "source", "outcome", "state", "priority", "verdict", "what", "tier", "kind", "step", "group", "topic", "event",
+    "reason",
 }  # fmt: skip
 _UNITS = ("_seconds", "_bytes", "_rows", "_records")
 # Gauges that count what stands in their name.
 _COUNTED = {
     "barnabas_jobs",
     "barnabas_slots",
+    "barnabas_workers",
+    "barnabas_workers_desired",
+    "barnabas_workers_reason",
+    "barnabas_worker_service_rate",
+    "barnabas_backlog_jobs",
     "barnabas_slots_busy",
     "barnabas_timers",
     "barnabas_deliveries_open",

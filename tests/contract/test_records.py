@@ -6,9 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from barnabas.contract import topics
-from barnabas.contract.records import VERSION, Record, RecordKind, decode
-from barnabas.contract.telling import topic_when_due
+from barnabas.contract.records import VERSION, Record, RecordKind, decode, encode_job
 from barnabas.errors import MalformedRecordError
 
 TENANT = UUID("018bcfe5-6800-7000-8000-00000000000a")
@@ -127,8 +125,14 @@ def test_what_encode_can_not_have_made_is_refused(value: bytes | None) -> None:
         decode(value)
 
 
-@given(records)
-def test_a_record_that_is_due_goes_where_its_kind_is_read(record: Record) -> None:
-    expected = topics.JOBS[record.priority] if record.kind is RecordKind.JOB else topics.DELIVERIES_RETRY
+@given(st.uuids(), st.uuids(), st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(0, 2**16 - 1))
+def test_a_ready_jobs_envelope_is_the_same_by_the_short_way(
+    tenant: UUID, job: UUID, number: int, priority: int, queue_id: int
+) -> None:
+    record = Record(
+        RecordKind.JOB, tenant, job, fence=number, priority=priority, queue_id=queue_id, type_id=number // 2
+    )
 
-    assert topic_when_due(record) == expected.name
+    short = encode_job(tenant, job, fence=number, priority=priority, queue_id=queue_id, type_id=number // 2)
+
+    assert short == record.encode()

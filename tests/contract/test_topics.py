@@ -87,3 +87,24 @@ def test_every_delay_of_up_to_an_hour_finds_a_tier() -> None:
     chosen = {next_tier(float(rest), delays) for rest in range(1, 3601)}
 
     assert chosen == set(delays), "a tier that nothing travels through, or a delay without one"
+
+
+@pytest.mark.parametrize("name", ["a", "0", "gpu", "low", "dlq", "a-b", "gpu-2", "x" * 32])
+def test_a_queue_has_four_topics_like_those_of_the_default(name: str) -> None:
+    assert topics.is_queue_name(name)
+    made = topics.topics_of_queue(name)
+
+    assert [topic.name for topic in made] == [f"barnabas.jobs.{name}.{label}" for label in topics.PRIORITY_NAMES]
+    assert [topics.job_topic(name, priority) for priority in range(4)] == [topic.name for topic in made]
+    assert {(topic.partitions, topic.retention_ms) for topic in made} == {(24, topics.JOBS[0].retention_ms)}
+    assert not {topic.name for topic in made} & topics.BY_NAME.keys()
+
+
+def test_the_default_queue_has_the_topics_without_a_queues_name() -> None:
+    assert topics.topics_of_queue("default") == topics.JOBS
+    assert topics.topics_of_queues(["default", "gpu"])[4].name == "barnabas.jobs.gpu.low"
+
+
+@pytest.mark.parametrize("name", ["", "-", "-a", "a-", "A", "a_b", "a.b", "a/b", "ä", "a\n", "a b", "x" * 33])
+def test_what_is_no_part_of_a_topics_name_is_no_queue(name: str) -> None:
+    assert not topics.is_queue_name(name)
