@@ -88,7 +88,7 @@ oldest_waiting_seconds = _gauge(
 )
 claims = _counter(
     "barnabas_claims_total",
-    "Records that got a durable verdict: claimed, parked, blocked, early, unhandled, stale, poison.",
+    "Records that got a durable verdict: claimed, parked, backlog, early, unhandled, stale, poison.",
     "verdict",
 )
 start_delay_seconds = _histogram(
