@@ -17,8 +17,8 @@ async def measure(system: System, *, tenants: int, seconds: float) -> list[Figur
     """Over so many seconds without a job, with that many tenants that have limits."""
     made = await make_tenants(system, "idle", tenants)
     await make_gates(system, made, [{"kind": 1, "allowed": 10, "starts_allowed": 100}])
-    # What making them set off is over.
-    await asyncio.sleep(min(2.0, seconds))
+    # What making them, and the start of a new cluster, set off is over.
+    await asyncio.sleep(min(30.0, 2 * seconds))
     before, begin = await read_usage(system.stack, system.database), time.monotonic()
     await asyncio.sleep(seconds)
     after, took = await read_usage(system.stack, system.database), time.monotonic() - begin

@@ -33,7 +33,7 @@ FULL = Plan(
     kafka=Scale(warm_up_seconds=6.0, windows=6, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000),
     small=Scale(warm_up_seconds=3.0, windows=4, window_seconds=3.0, outstanding=4_000, burst_jobs=0),
     idle_tenants=1_000,
-    idle_seconds=10.0,
+    idle_seconds=30.0,
     latency_seconds=20.0,
     half_seconds=15.0,
     warm_up_seconds=3.0,
