@@ -230,11 +230,13 @@ async def _kill_holders(
         async def is_over(victim: str = victim) -> str | None:
             if not await _open_jobs(database, tenants):
                 return "ended"
-            # Stopped first, so that what it runs now it runs when it dies.
+            # Stopped first, so that what it runs now it runs when it dies. A job that still has time to go cannot have
+            # ended: of any other the end may be on its way to Postgres, and be committed after the death.
             pid = stack.signal(victim, signal.SIGSTOP)
             held = await database.fetchval(
-                "SELECT count(*) FROM jobs JOIN workers USING (worker_id)"
-                " WHERE pid = $1 AND state = 3 AND tenant_id = ANY ($2)",
+                "SELECT count(*) FROM jobs JOIN workers USING (worker_id) JOIN job_payloads USING (tenant_id, job_id)"
+                " WHERE pid = $1 AND state = 3 AND tenant_id = ANY ($2) AND jobs.started_at + make_interval("
+                "secs => (convert_from(payload, 'UTF8')::json ->> 'seconds')::double precision) > clock_timestamp()",
                 pid,
                 tenants,
             )
