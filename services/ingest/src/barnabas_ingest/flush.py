@@ -34,15 +34,13 @@ class Flush:
 
     async def _plain(self, session: Session, rows: "_Rows") -> None:
         jobs = rows.jobs()
-        told = self._teller.take_acknowledged()
         try:
-            accepted = await again_after_conflict(lambda: accept_jobs(session, jobs, told=told))
+            with self._teller.deleting() as told:
+                accepted = await again_after_conflict(lambda: accept_jobs(session, jobs, told=told))
         except UnstorableError as error:
-            self._teller.untaken(told)
             await _in_halves(self._plain, session, rows, error)
             return
         except BarnabasError as error:
-            self._teller.untaken(told)
             rows.fail(error)
             raise
         self._settle(rows, jobs, accepted)

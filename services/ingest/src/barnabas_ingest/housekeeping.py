@@ -35,11 +35,7 @@ async def forget_once(resources: Resources, *, even_if_busy: bool = False) -> in
     idle = resources.clock.monotonic() - resources.plain.flushed_at
     if idle < _IDLE_SECONDS and not even_if_busy:
         return 0
-    told = resources.teller.take_acknowledged()
-    if told:
-        try:
+    with resources.teller.deleting() as told:
+        if told:
             await resources.database.execute("delete_outbox", told)
-        except BaseException:
-            resources.teller.untaken(told)
-            raise
     return len(told)

@@ -98,13 +98,9 @@ async def tidy_outbox(resources: Resources, stop: Stop) -> None:
 
 async def tidy_outbox_once(resources: Resources) -> None:
     """Delete the outbox rows whose records the broker has. Raises `TransientError`."""
-    told = resources.teller.take_acknowledged()
-    if told:
-        try:
+    with resources.teller.deleting() as told:
+        if told:
             await resources.database.execute("delete_outbox", told)
-        except BaseException:
-            resources.teller.untaken(told)
-            raise
 
 
 async def _write(batch: Sequence[Ended], resources: Resources) -> int:
@@ -127,18 +123,14 @@ async def _write_all(batch: Sequence[Ended], resources: Resources) -> int:
     began = time.monotonic()
     worker_id = batch[0].held.worker_id
     batches = resources.holdings.done_batches(ended.held for ended in batch)
-    told = resources.teller.take_acknowledged()
+    with resources.teller.deleting() as told:
 
-    async def step(session: Session) -> DeliveryFinishes:
-        if told:
-            await session.execute("delete_outbox", told)
-        return await finish_deliveries(session, worker_id, [ended.finishing for ended in batch], batches=batches)
+        async def step(session: Session) -> DeliveryFinishes:
+            if told:
+                await session.execute("delete_outbox", told)
+            return await finish_deliveries(session, worker_id, [ended.finishing for ended in batch], batches=batches)
 
-    try:
         finishes = await resources.database.run(step)
-    except BaseException:
-        resources.teller.untaken(told)
-        raise
     resources.holdings.leave(ended.held for ended in batch)
     resources.to_send.set()
     moved = [

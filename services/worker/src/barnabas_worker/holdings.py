@@ -5,7 +5,8 @@ Plain bookkeeping on the event loop: a job is held from its claim's answer to th
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -72,7 +73,7 @@ class Holdings:
     """Jobs left by batch; 0 while its claim is in flight."""
     empty: list[UUID] = field(default_factory=list)
     """Batches whose last job is written; their rows are deleted with the next turn, or when idle."""
-    deleting: set[UUID] = field(default_factory=set)
+    being_deleted: set[UUID] = field(default_factory=set)
     claimed_at: float = float("-inf")
     """When the last claim was sent, by the monotonic clock."""
 
@@ -123,25 +124,23 @@ class Holdings:
             elif self.batches.pop(held.batch_id, None) is not None:
                 self.empty.append(held.batch_id)
 
-    def take_empty(self) -> list[UUID]:
-        """Batches to delete; the caller gives them back with `untaken` if its transaction fails.
+    @contextmanager
+    def deleting(self) -> Iterator[list[UUID]]:
+        """Batches with nothing left in them, for the block to delete; they come back if it fails.
 
         A batch is deleted only after the commit that let its last job go: two turns may share its jobs, and a row that
         went too early would hide the other turn's jobs from the reaper.
         """
         taken, self.empty = self.empty, []
-        self.deleting.update(taken)
-        return taken
-
-    def deleted(self, batch_ids: Iterable[UUID]) -> None:
-        """They are gone."""
-        self.deleting.difference_update(batch_ids)
-
-    def untaken(self, batch_ids: list[UUID]) -> None:
-        """They were not deleted after all."""
-        self.deleting.difference_update(batch_ids)
-        self.empty += batch_ids
+        self.being_deleted.update(taken)
+        try:
+            yield taken
+        except BaseException:
+            self.empty += taken
+            raise
+        finally:
+            self.being_deleted.difference_update(taken)
 
     def knows(self, batch_id: UUID) -> bool:
         """Whether a batch that Postgres has is one of ours."""
-        return batch_id in self.batches or batch_id in self.deleting or batch_id in self.empty
+        return batch_id in self.batches or batch_id in self.being_deleted or batch_id in self.empty

@@ -75,43 +75,37 @@ async def write_turn(
     `spare` woken jobs may be claimed beyond `wanted`. Raises `LeaseOverError`, and `DatabaseUnavailableError`: what was
     written is unknown then, and the same endings are to be handed in again.
     """
-    written = Written(worker_id, resources.ids.mint(), acknowledged=resources.teller.take_acknowledged())
-    written.emptied = resources.holdings.take_empty() if finished else []
+    written = Written(worker_id, resources.ids.mint())
     now = resources.clock.now()
     decided = [(one, _decided(one, now=now, jitter=resources.jitter())) for one in finished]
     try:
-        for old_id in {one.held.worker_id for one in finished} - {worker_id}:
-            # What an earlier id of this process held is ended under that id.
-            own = [(one, decision) for one, decision in decided if one.held.worker_id == old_id]
-            turn = _turn(resources, old_id, own)
-            _note(resources, own, await take_turn(session, turn), written)
-        own = [(one, decision) for one, decision in decided if one.held.worker_id == worker_id]
-        turn = _turn(resources, worker_id, own, written, wanted, spare)
-        turned = await take_turn(session, turn)
+        with (
+            resources.teller.deleting() as written.acknowledged,
+            resources.holdings.deleting() as written.emptied,
+        ):
+            for old_id in {one.held.worker_id for one in finished} - {worker_id}:
+                # What an earlier id of this process held is ended under that id.
+                own = [(one, decision) for one, decision in decided if one.held.worker_id == old_id]
+                turn = _turn(resources, old_id, own)
+                _note(resources, own, await take_turn(session, turn), written)
+            own = [(one, decision) for one, decision in decided if one.held.worker_id == worker_id]
+            turn = _turn(resources, worker_id, own, written, wanted, spare)
+            turned = await take_turn(session, turn)
     except BaseException:
-        resources.teller.untaken(written.acknowledged)
-        resources.holdings.untaken(written.emptied)
         # If the claim was committed all the same, the recall finds its batch and hands the jobs back.
         resources.holdings.unexpect(written.batch_id)
         raise
     _note(resources, own, turned, written)
-    resources.holdings.deleted(written.emptied)
     return written
 
 
 async def tidy(resources: Resources, session: Session) -> None:
     """When idle: delete what the next turn would have deleted in passing."""
-    acknowledged, emptied = resources.teller.take_acknowledged(), resources.holdings.take_empty()
-    try:
+    with resources.teller.deleting() as acknowledged, resources.holdings.deleting() as emptied:
         if acknowledged:
             await session.execute("delete_outbox", acknowledged)
         if emptied:
             await session.execute("delete_lease_batches", emptied)
-    except BaseException:
-        resources.teller.untaken(acknowledged)
-        resources.holdings.untaken(emptied)
-        raise
-    resources.holdings.deleted(emptied)
 
 
 def _turn(

@@ -4,7 +4,8 @@ A row that isn't acknowledged, or that is never handed in because Kafka is away,
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from barnabas.errors import BrokerUnavailableError, OverloadedError, UnknownQueueError
@@ -57,7 +58,7 @@ class Teller:
             sent.add_done_callback(settled)
 
     def take_acknowledged(self) -> list[int]:
-        """Outbox rows to delete; the caller gives them back with `untaken` if its transaction fails."""
+        """Outbox rows to delete; whoever doesn't delete them gives them back with `untaken`. See `deleting`."""
         taken, self._acknowledged = self._acknowledged, []
         self._arrived.clear()
         return taken
@@ -67,6 +68,16 @@ class Teller:
         self._acknowledged += outbox_ids
         if outbox_ids:
             self._arrived.set()
+
+    @contextmanager
+    def deleting(self) -> Iterator[list[int]]:
+        """Acknowledged outbox rows, for the block to delete; they come back if it fails, however it does."""
+        told = self.take_acknowledged()
+        try:
+            yield told
+        except BaseException:
+            self.untaken(told)
+            raise
 
     @property
     def pending(self) -> bool:
