@@ -5,19 +5,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Succeeded, TimedOut
+from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Snoozed, Succeeded, TimedOut
 from barnabas.sdk.context import Context, Progress
 from barnabas.sdk.isolated import IsolatedAttempt
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import Interruption
+from tests.support.eventually import eventually
 from tests.unit.sdk.builders import JOB_ID, context, raised
 
 APP = "tests.unit.sdk.isolated_app:app"
@@ -27,7 +28,7 @@ HANDLERS = load_handlers(APP)
 def a_pool(*, app: str = APP, running_max: int = 2, retire_above_bytes: int = 512 << 20) -> ChildProcesses:
     # A machine that runs many tests at once may take long to start a process.
     return ChildProcesses(
-        app=app, running_max=running_max, retire_above_bytes=retire_above_bytes, start_seconds=60, log_level="warning"
+        app=app, running_max=running_max, retire_above_bytes=retire_above_bytes, wait_seconds=60, log_level="warning"
     )
 
 
@@ -68,13 +69,6 @@ async def ran(children: ChildProcesses, job_type: str, payload: Any = None, **mo
 def result(outcome: Outcome) -> Any:
     assert isinstance(outcome, Succeeded), outcome
     return json.loads(outcome.result or b"null")
-
-
-async def eventually(claim: Callable[[], bool]) -> None:
-    """Poll until the claim holds: what another process does can't be awaited."""
-    async with asyncio.timeout(15):
-        while not claim():
-            await asyncio.sleep(0.01)
 
 
 async def interrupted(
@@ -287,7 +281,7 @@ async def test_a_child_does_not_outlive_a_worker_that_was_killed(tmp_path: Path)
 
 
 async def test_an_attempt_that_finds_no_room_in_time_is_handed_back(tmp_path: Path) -> None:
-    pool = ChildProcesses(app=APP, running_max=1, start_seconds=0.05, log_level="warning")
+    pool = ChildProcesses(app=APP, running_max=1, wait_seconds=0.05, log_level="warning")
     try:
         # No process starts that fast: the first waits for its start in vain, the second for room.
         outcomes = tuple(await asyncio.gather(ran(pool, "pid"), ran(pool, "pid")))
@@ -296,3 +290,52 @@ async def test_an_attempt_that_finds_no_room_in_time_is_handed_back(tmp_path: Pa
 
     assert outcomes == (HandedBack(), HandedBack())
     assert pool.alive == 0
+
+
+async def test_a_start_that_outlasts_its_attempts_patience_serves_the_next_one() -> None:
+    """On a busy machine every start outlasts it: thrown away each time, none would ever be of use."""
+    pool = ChildProcesses(app=APP, running_max=1, wait_seconds=0.05, log_level="warning")
+    try:
+        assert await ran(pool, "pid") == HandedBack()
+        outcome = await eventually(lambda: ran(pool, "pid"), until=lambda outcome: outcome != HandedBack(), timeout=60)
+        pids = {outcome.result, *[(await ran(pool, "pid")).result for _ in range(3)]}  # type: ignore[union-attr]
+
+        assert len(pids) == 1
+    finally:
+        await pool.close()
+
+
+async def test_children_start_few_at_a_time_and_those_that_wait_share_them() -> None:
+    pool = ChildProcesses(app=APP, running_max=8, starting_max=1, wait_seconds=60, log_level="warning")
+    try:
+        tasks = [asyncio.ensure_future(ran(pool, "pid")) for _ in range(8)]
+        await eventually(lambda: pool.alive)
+        at_first = pool.alive
+        await asyncio.gather(*tasks)
+
+        assert at_first == 1
+        # The first was ready long before the second, and eight short attempts need no more.
+        assert pool.alive <= 3
+    finally:
+        await pool.close()
+
+
+async def test_an_attempt_that_finds_a_long_line_is_put_off_and_holds_no_slot(tmp_path: Path) -> None:
+    pool = a_pool(running_max=1)
+    try:
+        busy = attempt(pool, "stubborn", str(tmp_path / "pid"))
+        line = [attempt(pool, "pid") for _ in range(2)]
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(busy.run())]
+            await eventually((tmp_path / "pid").exists, timeout=60)
+            tasks += [group.create_task(one.run()) for one in line]
+            await eventually(lambda: pool.crowded)
+            late = await ran(pool, "pid")
+            for one in (*line, busy):
+                one.interrupt(Interruption.DRAIN)
+
+        assert late == Snoozed(2.0)
+        assert {task.result().outcome for task in tasks} == {HandedBack()}
+        assert not pool.crowded
+    finally:
+        await pool.close()

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Any
 
-from barnabas.domain.attempts import HandedBack, Lost, Outcome, Raised
+from barnabas.domain.attempts import HandedBack, Lost, Outcome, Raised, Snoozed
 from barnabas.sdk.app import Handler
 from barnabas.sdk.child import Child, ChildNotStartedError
 from barnabas.sdk.context import Context
@@ -16,6 +16,8 @@ from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import CANCEL_GRACE_SECONDS, Interruption, Run, interrupted_outcome
 from barnabas.sdk.wire import Start, unpack_outcome
 
+# Until then some of the line have run: a child runs a short job in milliseconds.
+_PUT_OFF_SECONDS = 2.0
 # A cancelled handler ends itself within its grace; the answer needs a moment to arrive.
 _ANSWER_SECONDS = 0.5
 # Timers may fire a little before their time; this much is not early.
@@ -29,7 +31,7 @@ class IsolatedAttempt:
 
     It keeps its own deadline, which counts from the moment at which the handler starts in its child: a machine that is
     slow to start processes costs no attempt. An attempt that finds no child in time (six seconds, unless set otherwise)
-    is handed back uncharged.
+    is handed back uncharged; one that finds a long line of others is put off, so that it holds no slot meanwhile.
     """
 
     __slots__ = (
@@ -68,8 +70,10 @@ class IsolatedAttempt:
         """Run the handler to its outcome; raises nothing but a `CancelledError` from outside, which kills the child."""
         if self._is_interrupted():
             return Run(self._final(None))
+        if self._children.crowded:
+            return Run(Snoozed(_PUT_OFF_SECONDS))
         try:
-            async with asyncio.timeout(self._children.start_seconds) as self._beginning:
+            async with asyncio.timeout(self._children.wait_seconds) as self._beginning:
                 child = await self._children.take()
         except TimeoutError:
             return Run(self._final(None) if self._is_interrupted() else HandedBack())
