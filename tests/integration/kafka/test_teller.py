@@ -118,6 +118,23 @@ async def test_while_kafka_is_away_rows_are_left_to_the_relay() -> None:
         await producer.close(timeout=0.1)
 
 
+async def test_what_a_busy_producer_refuses_is_told_as_soon_as_it_accepts_again(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    teller = Teller(producer)
+
+    # More than the producer takes at once: before the loop turns, nothing can be acknowledged.
+    for row in range(300):
+        teller.tell(row, [(topic, b"k", b"%d" % (100 * row + number)) for number in range(100)])
+    assert not producer.accepting
+    await eventually(lambda: not teller.busy or len(teller._acknowledged) == 300, timeout=60)
+
+    assert sorted(teller.take_acknowledged()) == list(range(300))
+    async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
+        assert numbers(await consume(consumer, 30_000)) == list(range(30_000))
+
+
 async def test_a_closed_producer_is_no_error_for_whoever_tells(producer: Producer, make_topic: MakeTopic) -> None:
     topic = await make_topic(1)
     await producer.close()
