@@ -1,7 +1,8 @@
 """Twenty quiet tenants at a job a second each: alone, and beside one tenant that has 100,000 jobs in line.
 
 Two floods. Jobs that hold their slot for a while leave the CPU idle, so a wait there is a turn that was not given.
-`echo` jobs take all the CPU there is, load included, so a wait there is that of a machine which has nothing left.
+`echo` jobs take all the CPU there is, and are worked off while they arrive. What was accepted before the last of them
+had come is a figure of its own: until then they come in at twice the rate at which the machine can run them.
 """
 
 import asyncio
@@ -35,7 +36,13 @@ async def measure(system: System, plan: FairnessPlan) -> list[Figure]:
         ("hold", "vary", f"jobs of {plan.flood_hold_seconds:g} s"),
         ("echo", "echo", "echo jobs"),
     ):
-        beside = await _beside_flood(system, plan, job_type)
+        arriving, beside = await _beside_flood(system, plan, job_type)
+        if arriving:
+            figures += percentiles(
+                f"flood.{name}.arriving.wait",
+                f"the same while those {plan.flood_jobs:,} {about} arrive",
+                split(arriving, windows=_WINDOWS),
+            )
         figures += [
             *percentiles(
                 f"flood.{name}.wait",
@@ -65,7 +72,11 @@ async def _alone(system: System, *, seconds: float) -> list[tuple[float, float]]
     return [(wait.accepted, wait.seconds) for wait in await read_waits(system, quiet)]
 
 
-async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> list[tuple[float, float]]:
+_Waits = list[tuple[float, float]]
+
+
+async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> tuple[_Waits, _Waits]:
+    """The quiet ones' waits while the flood arrives, and when all of it is in line."""
     quiet = await make_tenants(system, "quiet", QUIET)
     noisy = await make_tenants(system, "noisy", 1)
     since = await asyncio.to_thread(system.ended.count)
@@ -84,11 +95,16 @@ async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> li
         seen = quietly.result()
     await system.drained([*noisy, *quiet], jobs + seen.accepted, since=since, seconds=180.0)
     first, last = await read_span(system, noisy)
-    beside = [
-        (wait.accepted, wait.seconds) for wait in await read_waits(system, quiet) if first <= wait.accepted <= last
-    ]
+    all_in_line = await system.database.fetchval(
+        "SELECT extract(epoch FROM max(uuid_extract_timestamp(job_id)))::float8 FROM job_results"
+        " WHERE tenant_id = $1::uuid",
+        noisy[0].id,
+    )
+    waits = [(wait.accepted, wait.seconds) for wait in await read_waits(system, quiet)]
+    arriving = [wait for wait in waits if first <= wait[0] <= all_in_line]
+    beside = [wait for wait in waits if max(first, all_in_line) < wait[0] <= last]
     assert beside, "the flood was over before a quiet tenant came: it needs more jobs"
-    return beside
+    return arriving, beside
 
 
 def flood_order(
