@@ -103,6 +103,26 @@ async def test_no_window_holds_more_starts_than_its_limit_and_the_next_opens_by_
     assert max(later - earlier for earlier, later in pairwise(began)) < 5
 
 
+async def test_long_jobs_that_would_fill_a_worker_leave_a_slot_for_a_neighbour(
+    world: World, start_worker: StartWorker
+) -> None:
+    flood, neighbour = await world.tenant(), await world.tenant()
+    await world.type_id("sleep")
+    worker = await start_worker(SLOTS="16", DRAIN_SECONDS="1")
+    await world.submit(flood, "sleep", b'{"seconds": 600}', count=40)
+    assert worker.resources is not None
+    held = worker.resources.holdings.jobs
+    await eventually(lambda: len(held), until=lambda count: count == 15, timeout=60)
+
+    # One after the other: each finds the slot free again.
+    for number in range(1, 6):
+        await world.submit(neighbour, "echo", count=1)
+        await eventually(lambda: succeeded(world, neighbour), until=lambda count: count == number, timeout=60)  # noqa: B023 - read at once
+
+    assert len(held) == 15
+    assert {one.job.tenant_id for one in held.values()} == {flood}
+
+
 async def test_the_surplus_of_a_flood_waits_in_postgres_and_its_neighbour_passes(
     world: World, start_worker: StartWorker
 ) -> None:

@@ -52,6 +52,17 @@ def test_an_unfinished_turn_goes_on_with_the_next_take() -> None:
     assert "".join(tenants_of(look_ahead.take(1)) for _ in range(8)) == "bbbabbba"
 
 
+def test_a_slot_that_is_kept_goes_to_the_fairest_of_those_it_is_kept_for() -> None:
+    look_ahead = filled(
+        ("a", Priority.CRITICAL, 9), ("b", Priority.LOW, 2), ("a", Priority.HIGH, 9), ("c", Priority.HIGH, 1)
+    )
+
+    assert tenants_of(look_ahead.take_for(2, lambda tenant: tenant != "a")) == "cb"
+    assert tenants_of(look_ahead.take_for(9, lambda tenant: tenant != "a")) == "b"
+    assert not look_ahead.has_for(lambda tenant: tenant != "a")
+    assert tenants_of(look_ahead.take(18)) == "a" * 18
+
+
 def test_nobody_saves_up_turns_while_it_has_no_work() -> None:
     look_ahead = filled(("a", Priority.LOW, 1), ("b", Priority.LOW, 50))
     look_ahead.set_weights({"a": 10})

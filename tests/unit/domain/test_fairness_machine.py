@@ -62,6 +62,21 @@ class FairOrder(RuleBasedStateMachine):
         for entry in taken:
             self.leave(entry)
 
+    @rule(count=st.integers(0, 6), allowed=st.frozensets(st.sampled_from(TENANTS)))
+    def take_for_some(self, count: int, allowed: frozenset[str]) -> None:
+        """Out of turn: who is ahead of whom stays as it was."""
+        there = sum(len(line) for (tenant, _), line in self.lines.items() if tenant in allowed)
+        assert self.ahead.has_for(allowed.__contains__) == (there > 0)
+
+        taken = self.ahead.take_for(count, allowed.__contains__)
+
+        assert len(taken) == min(count, there)
+        for entry in taken:
+            assert entry[0] in allowed
+            oldest, _ = self.lines[entry[0], entry[1]].popleft()
+            assert oldest == entry
+        self.forget_empty_lines()
+
     @rule(wanted=st.integers(1, BYTES_MAX), newcomers=st.integers(0, 3))
     def shed(self, wanted: int, newcomers: int) -> None:
         held = self.ahead.tenants()

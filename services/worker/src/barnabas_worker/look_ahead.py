@@ -1,6 +1,6 @@
 """Records read and not yet claimed: in fair order, each once, with its offset open until it has a verdict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 import msgspec
@@ -132,6 +132,17 @@ class Records:
         taken, self._returned = self._returned[:count], self._returned[count:]
         if len(taken) < count:
             taken += self._ahead.take(count - len(taken))
+        return self._taken(taken)
+
+    def take_for(self, count: int, allowed: Callable[[UUID], bool]) -> list[Wanted]:
+        """The fairest next records of tenants for whom `allowed` holds, asked before each."""
+        return self._taken(self._ahead.take_for(count, allowed))
+
+    def has_for(self, allowed: Callable[[UUID], bool]) -> bool:
+        """Whether there is one."""
+        return self._ahead.has_for(allowed)
+
+    def _taken(self, taken: list[Wanted]) -> list[Wanted]:
         self._jobs.difference_update(wanted.job_id for wanted in taken)
         if self._woken:
             self._woken -= sum(wanted.reading is None for wanted in taken)

@@ -41,7 +41,8 @@ class WorkerSettings(ServiceSettings):
     """Replicas of each topic that has to be made; at most the number of brokers."""
 
     slots: Annotated[int, Field(ge=1, le=5_000)] = 512
-    """Attempts that run at once in this process; a sync handler's slot is a thread."""
+    """Attempts that run at once in this process; a sync handler's slot is a thread. One in 64 is kept for tenants that
+    hold next to none."""
 
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 10.0
     """How long a worker that has stopped answering keeps its jobs. Every process must have the same."""

@@ -1,6 +1,9 @@
 """The turns of a worker, one after the other on each of a few connections, and the drain at the end."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -15,6 +18,7 @@ from barnabas.runtime import metrics
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas.sdk.running import Interruption, Run
+from barnabas_worker.headroom import headroom_of, quiet
 from barnabas_worker.holdings import Ended, Held
 from barnabas_worker.look_ahead import Wanted
 from barnabas_worker.resources import Resources
@@ -51,6 +55,9 @@ class Turns:
         )
         self.reserved = 0
         """Slots kept for claims in flight."""
+        self._claiming: list[list[Wanted]] = []
+        """What the turns in flight claim."""
+        self._headroom = headroom_of(resources.settings.slots)
         self.writing = 0
         """Endings that a turn in flight is writing."""
         self.over = False
@@ -63,7 +70,12 @@ class Turns:
     @property
     def has_work(self) -> bool:
         """Whether a turn would do something."""
-        return bool(self.resources.finished) or (len(self.resources.records) > 0 and self.free > 0)
+        records = self.resources.records
+        if self.resources.finished:
+            return True
+        if not len(records) or self.free <= 0:
+            return False
+        return self.free_for_all > 0 or records.has_for(self._quiet()[1])
 
     @property
     def batch_at_hand(self) -> int:
@@ -76,6 +88,11 @@ class Turns:
         if self.over or not self.resources.identity.alive:
             return 0
         return min(self.slots.free - self.reserved, self.resources.settings.claim_rows_max)
+
+    @property
+    def free_for_all(self) -> int:
+        """Those of them that anybody's jobs may have; the others are for tenants that run next to nothing here."""
+        return max(0, min(self.free, self.slots.free - self.reserved - self._headroom))
 
     @property
     def holds_nothing(self) -> bool:
@@ -99,11 +116,12 @@ class Turns:
         finished = resources.finished[:_ENDINGS_MAX]
         del resources.finished[: len(finished)]
         _name_events(resources, finished)
-        free = max(0, self.free)
-        wanted = resources.records.take(free)
+        wanted = self._choose()
         # Whom an ending wakes may have its slot at once, but only when nobody else is there to be fair to.
-        spare = min(free - len(wanted), sum(1 for one in finished if one.held.job.hooks & _LIMITED))
+        spare = max(0, self.free_for_all - len(wanted))
+        spare = min(spare, sum(1 for one in finished if one.held.job.hooks & _LIMITED))
         worker_id = resources.identity.worker_id
+        self._claiming.append(wanted)
         self.reserved += len(wanted) + spare
         self.writing += len(finished)
         started = resources.clock.monotonic()
@@ -117,11 +135,29 @@ class Turns:
                 resources.identity.lose()
             raise
         finally:
+            self._claiming.remove(wanted)
             self.reserved -= len(wanted) + spare
             self.writing -= len(finished)
         self._act(finished, wanted, worker_id, written)
         metrics.flush_rows.labels("turn").observe(len(finished) + len(wanted))
         metrics.flush_seconds.labels("turn").observe(resources.clock.monotonic() - started)
+
+    def _choose(self) -> list[Wanted]:
+        """The fairest next for the slots that are free, and for the last of them whoever runs next to nothing here."""
+        records, free = self.resources.records, max(0, self.free)
+        wanted = records.take(self.free_for_all)
+        if self._headroom and len(wanted) < free and len(records):
+            held, is_quiet = self._quiet()
+            held.update(one.tenant_id for one in wanted)
+            while len(wanted) < free and (more := records.take_for(1, is_quiet)):
+                held[more[0].tenant_id] += 1
+                wanted += more
+        return wanted
+
+    def _quiet(self) -> "tuple[Counter[UUID], Callable[[UUID], bool]]":
+        running = (one.job.tenant_id for one in self.resources.holdings.jobs.values() if not one.ended)
+        claiming = (one.tenant_id for wanted in self._claiming for one in wanted)
+        return quiet(self.slots.size, chain(running, claiming))
 
     def _act(self, finished: list[Ended], wanted: list[Wanted], worker_id: UUID, written: Written) -> None:
         """After the commit: forget what is written, start what was claimed, tell Kafka."""

@@ -95,6 +95,24 @@ class LookAhead(Generic[T]):
             left -= turns
         return taken
 
+    def take_for(self, count: int, allowed: Callable[[Any], bool]) -> list[T]:
+        """Up to `count` records of tenants for whom `allowed` holds; it is asked before each record.
+
+        Out of turn, and charged to nobody's: all others keep their places. Costs one question for each tenant that is
+        passed over: for when those are few.
+        """
+        taken: list[T] = []
+        while len(taken) < count and (found := self._next_allowed(allowed)) is not None:
+            level, line = found
+            entry, size = level.pop_of(line)
+            self._forget(line.tenant, size)
+            taken.append(entry)
+        return taken
+
+    def has_for(self, allowed: Callable[[Any], bool]) -> bool:
+        """Whether `take_for` would find anything."""
+        return self._next_allowed(allowed) is not None
+
     def shed(self, bytes_wanted: int, *, newcomers: int = 0) -> list[T]:
         """Give up records of the tenants above their share, until so many bytes are free or nobody is above it.
 
@@ -160,6 +178,13 @@ class LookAhead(Generic[T]):
         assert best is not None, "asked for a record of an empty look-ahead"
         return best
 
+    def _next_allowed(self, allowed: Callable[[Any], bool]) -> "tuple[_Level[T], _Line[T]] | None":
+        for level in sorted(self._levels, key=_start_of):
+            for line in level.ring:
+                if allowed(line.tenant):
+                    return level, line
+        return None
+
     def _forget(self, tenant: Hashable, size: int) -> None:
         self._bytes -= size
         self._count -= 1
@@ -216,6 +241,13 @@ class _Level(Generic[T]):
             self.ring.rotate(-1)
         return entry, size, line.tenant
 
+    def pop_of(self, line: _Line[T]) -> tuple[T, int]:
+        """Its oldest, out of its turn."""
+        oldest = line.records.popleft()
+        if not line.records:
+            self._end(line)
+        return oldest
+
     def pop_newest(self, tenant: Hashable) -> tuple[T, int] | None:
         line = self.lines.get(tenant)
         if line is None:
@@ -249,3 +281,7 @@ class _Level(Generic[T]):
     def _end(self, line: _Line[T]) -> None:
         self.ring.remove(line)
         del self.lines[line.tenant]
+
+
+def _start_of(level: _Level[Any]) -> int:
+    return level.start
