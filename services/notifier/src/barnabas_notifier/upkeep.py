@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _RECALL_SECONDS = 5.0
 # No statement goes on for half as long: a claim that is older has been seen, or never was committed.
 _RECALL_FOR_SECONDS = 60.0
-_SWEEP_SECONDS = 10.0
+_SWEEP_SECONDS = 20.0
 # How long a deleted or disabled endpoint may still be called by what waits in its lane.
 _REFRESH_SECONDS = 2.0
 _REFRESH_ROWS = 1_000

@@ -17,7 +17,7 @@ from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 15.0
 _IDLE_SECONDS = 1.0
 
 
