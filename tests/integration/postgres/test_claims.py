@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from barnabas.domain.attempts import AttemptKind
 from barnabas.domain.jobs import JobState
@@ -251,6 +252,28 @@ async def test_a_cancel_that_races_a_retry_ends_the_job(world: World) -> None:
 
     assert not released.released
     assert released.cancel_wanted == {job}
+
+
+async def test_a_failure_that_comes_after_an_answered_cancel_ends_as_cancelled(world: World) -> None:
+    """The worker hears of a cancel with its next renewal; a job that fails for good before that was cancelled first."""
+    tenant = await world.tenant()
+    jobs = await world.insert(tenant, count=2)
+    worker = await world.worker("echo")
+    await claim(world, worker, tenant, jobs)
+    for job in jobs:
+        await world.engine.fetchrow("cancel_job", tenant, job)
+    failed = Finishing(tenant, jobs[0], 1, JobState.FAILED, new_id(), reason="permanent_error")
+
+    async with world.engine.session() as session:
+        first = await finish_jobs(session, worker, [failed, succeeded(tenant, jobs[1])])
+        again = structs.replace(failed, state=JobState.CANCELLED, reason=None)
+        second = await finish_jobs(session, worker, [again])
+
+    assert first.closed == {jobs[1]}
+    assert first.cancel_wanted == {jobs[0]}
+    assert second.closed == {jobs[0]}
+    assert await world.states(tenant) == {"succeeded": 1, "cancelled": 1}
+    assert await world.superuser.fetchval("SELECT count(*) FROM dead_letters") == 0
 
 
 async def test_every_update_of_an_open_job_stays_on_its_page(world: World) -> None:

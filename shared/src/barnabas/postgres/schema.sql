@@ -627,7 +627,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.finish_jobs_v1(p_worker uuid, p_tenants uuid[], p_jobs uuid[], p_fences integer[], p_states smallint[], p_results bytea[], p_errors bytea[], p_reasons text[], p_events uuid[], OUT closed uuid[], OUT already uuid[], OUT dead uuid[], OUT outbox bigint) RETURNS record
+CREATE FUNCTION public.finish_jobs_v1(p_worker uuid, p_tenants uuid[], p_jobs uuid[], p_fences integer[], p_states smallint[], p_results bytea[], p_errors bytea[], p_reasons text[], p_events uuid[], OUT closed uuid[], OUT already uuid[], OUT dead uuid[], OUT outbox bigint, OUT wanted uuid[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -650,6 +650,7 @@ BEGIN
            AND job.fence = done.fence
            AND job.worker_id = p_worker
            AND job.state = 3
+           AND (done.state <> 6 OR job.hooks & 32 = 0)
         RETURNING job.tenant_id, job.job_id, job.fence, job.started_at, job.type_id, job.priority, job.queue_id, job.attempt, job.losses, job.hooks,
                   done.state, done.result, done.error, done.reason, done.event_id
     ),
@@ -723,6 +724,13 @@ BEGIN
           JOIN job_results AS result ON result.tenant_id = t.tenant_id AND result.job_id = t.job_id AND result.fence = t.fence
          WHERE result.worker_id = p_worker
            AND result.job_id <> ALL (COALESCE(closed, '{}'));
+        SELECT array_agg(job.job_id) INTO wanted
+          FROM unnest(p_tenants, p_jobs, p_fences, p_states) AS t (tenant_id, job_id, fence, state)
+          JOIN jobs AS job ON job.tenant_id = t.tenant_id AND job.job_id = t.job_id AND job.fence = t.fence
+         WHERE t.state = 6
+           AND job.worker_id = p_worker
+           AND job.state = 3
+           AND job.hooks & 32 <> 0;
     END IF;
 END
 $$;
@@ -1568,7 +1576,8 @@ BEGIN
         SELECT line.verdict, NULL::uuid, NULL::uuid, NULL::integer, NULL::smallint, NULL::smallint, NULL::smallint, NULL::smallint, NULL::integer,
                NULL::smallint, NULL::smallint, NULL::integer, NULL::timestamptz, NULL::timestamptz, NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea,
                line.ids, line.outbox
-          FROM (VALUES (10::smallint, ended.closed, ended.outbox), (11::smallint, ended.already, NULL::bigint)) AS line (verdict, ids, outbox)
+          FROM (VALUES (10::smallint, ended.closed, ended.outbox), (11::smallint, ended.already, NULL::bigint),
+                       (15::smallint, ended.wanted, NULL::bigint)) AS line (verdict, ids, outbox)
          WHERE line.ids IS NOT NULL;
     END IF;
 

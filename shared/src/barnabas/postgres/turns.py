@@ -252,7 +252,7 @@ def _turned(rows: Sequence[asyncpg.Record], asked: int | None) -> Turned:
         elif verdict == _LATER:
             turned.later_outbox_id = row["outbox"]
         elif verdict == _CANCEL_WANTED:
-            turned.cancel_wanted = frozenset(row["ids"])
+            turned.cancel_wanted |= frozenset(row["ids"])
     if asked is not None:
         verdicts[Verdict.STALE] = max(0, asked - len(claimed) - sum(verdicts.values()))
         turned.claims = Claims(claimed, verdicts)
