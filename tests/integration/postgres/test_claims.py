@@ -1,6 +1,7 @@
 """What Postgres promises about claims, fences and limits, whatever its clients do at the same time."""
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from barnabas.domain.attempts import AttemptKind
+from barnabas.domain.ids import uuid7
 from barnabas.domain.jobs import JobState
 from barnabas.domain.limits import Limits
 from barnabas.errors import SettingsError
@@ -274,6 +276,28 @@ async def test_a_failure_that_comes_after_an_answered_cancel_ends_as_cancelled(w
     assert second.closed == {jobs[0]}
     assert await world.states(tenant) == {"succeeded": 1, "cancelled": 1}
     assert await world.superuser.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+async def test_a_job_ends_neither_before_its_start_nor_after_its_place_was_given_back(world: World) -> None:
+    """Whatever the clock of the worker that names the event."""
+    tenant = await world.tenant()
+    jobs = await world.insert(tenant, count=2)
+    worker = await world.worker("echo")
+    await claim(world, worker, tenant, jobs)
+    now = time.time() * 1000
+    early, late = (uuid7(int(now + minutes * 60_000), bytes(10)) for minutes in (-10, 10))
+
+    async with world.engine.session() as session:
+        ends = [
+            structs.replace(succeeded(tenant, job), event_id=at) for job, at in zip(jobs, (early, late), strict=True)
+        ]
+        await finish_jobs(session, worker, ends)
+    rows = await world.superuser.fetch(
+        "SELECT started_at, finished_at, clock_timestamp() AS now FROM job_results WHERE tenant_id = $1", tenant
+    )
+
+    assert len(rows) == 2
+    assert all(row["started_at"] <= row["finished_at"] <= row["now"] for row in rows)
 
 
 async def test_every_update_of_an_open_job_stays_on_its_page(world: World) -> None:

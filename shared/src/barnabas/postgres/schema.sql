@@ -657,7 +657,9 @@ BEGIN
     kept AS (
         INSERT INTO job_results (tenant_id, job_id, event_id, worker_id, started_at, finished_at, fence, type_id, state, priority, queue_id,
                                  attempt, losses, reason, result, error)
-        SELECT ended.tenant_id, ended.job_id, ended.event_id, p_worker, ended.started_at, uuid_extract_timestamp(ended.event_id), ended.fence,
+        SELECT ended.tenant_id, ended.job_id, ended.event_id, p_worker, ended.started_at,
+               -- The worker named its event by its own reckoning of this clock, which may be some milliseconds off.
+               GREATEST(ended.started_at, LEAST(uuid_extract_timestamp(ended.event_id), clock_timestamp())), ended.fence,
                ended.type_id, ended.state, ended.priority, ended.queue_id,
                -- A lost job's last claim was no attempt.
                CASE WHEN ended.reason = 'worker_lost' THEN ended.attempt - 1 ELSE ended.attempt END,
