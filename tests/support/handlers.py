@@ -81,3 +81,13 @@ async def never(payload: object) -> None:
 @app.handler("die", isolate="process")
 def die(payload: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.handler("snooze_then_wait", timeout=600)
+async def snooze_then_wait(payload: dict[str, str], ctx: Context) -> None:
+    job = str(ctx.job_id)
+    started[job] = started.get(job, 0) + 1
+    if started[job] == 1:
+        await asyncio.to_thread(gates[payload["gate"]].wait)
+        raise Snooze(0.1)
+    await asyncio.Event().wait()

@@ -160,10 +160,20 @@ def _own_directory() -> Path:
 
 @asynccontextmanager
 async def open_stack(
-    *, workers: int | str = 1, ingest: int = 1, app: str | None = None, env: Mapping[str, str] | None = None
+    *,
+    workers: int | str = 1,
+    ingest: int = 1,
+    app: str | None = None,
+    env: Mapping[str, str] | None = None,
+    places: Mapping[str, Path] | None = None,
 ) -> AsyncIterator[Stack]:
-    """A system of one's own on free ports; stopped, checked for leftovers and thrown away at the end."""
+    """A system of one's own on free ports; stopped, checked for leftovers and thrown away at the end.
+
+    `places` are directories elsewhere for the data of `kafka` or `postgres`.
+    """
     directory = _own_directory()
+    for name, elsewhere in (places or {}).items():
+        (directory / name).symlink_to(elsewhere)
     options = ["--detach", "--port", "0", "--workers", str(workers), "--ingest", str(ingest)]
     options += ["--data-dir", str(directory)]
     settings = {"BARNABAS_KAFKA": "", "BARNABAS_POSTGRES": ""} | dict(env or {})

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from barnabas.runtime.service import EXIT_STOPPED
+from barnabas_ingest.resources import unready
 from tests.integration.ingest.support import NO_KAFKA, Caller, RunningIngest, Wire, running_ingest
 from tests.support.eventually import eventually
 from tests.support.world import World
@@ -58,6 +59,28 @@ async def test_without_postgres_every_call_is_503_and_then_works_again(world: Wo
         assert all(reply.body["retryable"] for reply in replies)
         await eventually(lambda: tenant.post("/v1/jobs", JOB), until=lambda reply: reply.status == 202)
         assert await _count(world, tenant) == 2
+
+
+async def test_ingest_is_ready_again_when_postgres_is_back_though_nobody_asks(world: World) -> None:
+    async with _on_a_wire(world) as (ingest, wire):
+        tenant = await ingest.tenant()
+        resources = ingest.resources
+        assert resources is not None
+
+        async def cut() -> list[str]:
+            # The credential is remembered for some seconds: only then does a job get as far as its lane.
+            await eventually(lambda: tenant.post("/v1/jobs", JOB), until=lambda reply: reply.status == 202, timeout=60)
+            await wire.cut()
+            await tenant.post("/v1/jobs", JOB)
+            reasons = list(unready(resources))
+            if not reasons:
+                await wire.restore()
+            return reasons
+
+        await eventually(cut, until=lambda reasons: reasons == ["Postgres is away"], timeout=60)
+        await wire.restore()
+
+        await eventually(lambda: not list(unready(resources)), timeout=60)
 
 
 async def test_what_was_answered_202_while_postgres_came_and_went_is_there(world: World) -> None:

@@ -1,5 +1,12 @@
 """Who holds a job, and how it is let go: limits, cancels, lost leases, lost answers, the drain."""
 
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from barnabas.postgres.database import Database
 from barnabas_worker.recall import recall_once
 from tests.integration.worker.conftest import StartWorker
 from tests.support import handlers
@@ -74,6 +81,55 @@ async def test_jobs_of_a_claim_whose_answer_was_lost_are_handed_back(world: Worl
 
     assert tuple(row) == (2, 0, 0)
     assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+
+
+class _SlowAnswer:
+    """A database whose first list of batches is on its way for as long as `meanwhile` takes."""
+
+    def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        rows = await self._database.fetch(statement, *arguments)
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+async def test_a_job_that_was_claimed_again_while_the_recall_asked_stays_where_it_runs(
+    world: World, start_worker: StartWorker
+) -> None:
+    tenant = await world.tenant()
+    worker = await start_worker()
+    resources = worker.resources
+    assert resources is not None
+    gate = handlers.gates[str(tenant)] = threading.Event()
+    (job,) = await world.submit(tenant, "snooze_then_wait", json.dumps({"gate": str(tenant)}).encode())
+    await eventually(lambda: handlers.started.get(str(job), 0), timeout=60)
+
+    async def runs_again() -> None:
+        first = resources.holdings.jobs[job].batch_id
+        gate.set()
+        await eventually(
+            lambda: world.superuser.fetchval("SELECT due_at <= now() FROM jobs WHERE job_id = $1 AND state <> 3", job),
+            timeout=60,
+        )
+        # Nobody else is there to bring what is due.
+        await world.publish(tenant, [job])
+        await eventually(lambda: handlers.started[str(job)], until=lambda count: count == 2, timeout=60)
+        await eventually(lambda: not resources.holdings.knows(first), timeout=60)
+
+    slow = cast("Database", _SlowAnswer(resources.database, runs_again))
+    handed_back = await recall_once(replace(resources, database=slow))
+    row = await world.superuser.fetchrow("SELECT state, fence FROM jobs WHERE job_id = $1", job)
+
+    assert handed_back == 0
+    assert tuple(row) == (3, 2)
 
 
 async def test_a_drain_hands_back_what_does_not_end_and_charges_nothing(

@@ -10,6 +10,7 @@ from barnabas.errors import BarnabasError, DatabaseUnavailableError
 from barnabas.kafka.teller import Teller
 from barnabas.postgres.database import ConflictError, Session
 from barnabas.postgres.submissions import Accepted, Submission, UnstorableError, accept_jobs, accept_keyed_jobs
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas_ingest.lane import Parcel
 
 Place = tuple[Parcel, int]
@@ -34,6 +35,7 @@ class Flush:
 
     async def _plain(self, session: Session, rows: "_Rows") -> None:
         jobs = rows.jobs()
+        reach(CrashPoint.INGEST_BEFORE_STORE)
         try:
             with self._teller.deleting() as told:
                 accepted = await again_after_conflict(lambda: accept_jobs(session, jobs, told=told))
@@ -43,6 +45,7 @@ class Flush:
         except BarnabasError as error:
             rows.fail(error)
             raise
+        reach(CrashPoint.INGEST_AFTER_STORE)
         self._settle(rows, jobs, accepted)
 
     async def _keyed(self, session: Session, rows: "_Rows") -> None:
@@ -56,6 +59,7 @@ class Flush:
         except BarnabasError as error:
             rows.fail(error)
             raise
+        reach(CrashPoint.INGEST_AFTER_KEYS)
         for (parcel, at), holder in zip(rows.places(), accepted.holders, strict=True):
             parcel.holders[at] = holder
             if holder is None:
@@ -72,6 +76,7 @@ class Flush:
                         parcel.failures[at] = error
         if accepted.outbox_id is not None:
             self._teller.tell(accepted.outbox_id, ready_records(told_jobs(jobs, accepted)))
+            reach(CrashPoint.INGEST_AFTER_TELL)
 
 
 class _Rows:

@@ -1,6 +1,7 @@
 """The small periodic parts of ingest: its clock, a gauge, new queues, and outbox rows that no flush took along."""
 
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import every
 from barnabas.runtime.stop import Stop
 from barnabas_ingest.resources import Resources
@@ -37,5 +38,6 @@ async def forget_once(resources: Resources, *, even_if_busy: bool = False) -> in
         return 0
     with resources.teller.deleting() as told:
         if told:
+            reach(CrashPoint.INGEST_BEFORE_FORGET)
             await resources.database.execute("delete_outbox", told)
     return len(told)

@@ -35,6 +35,7 @@ from barnabas.postgres.submissions import (
     read_intake_offsets,
 )
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_ingest.flush import ready_records, told_jobs
@@ -172,6 +173,7 @@ class Intake:
         await self._store(fresh.records, fresh.wanted)
         ends = _ends(fresh.records)
         consumer.commit({TopicPartition(self._topic, partition): offset for partition, offset in ends.items()})
+        reach(CrashPoint.INTAKE_AFTER_OFFSETS)
 
     def _fresh(self, consumer: Consumer, portion: Portion) -> Portion:
         """Without records of a partition that has gone meanwhile, and without what is stored already."""
@@ -199,7 +201,9 @@ class Intake:
 
         async def step(session: Session) -> Accepted | None:
             await move_intake_offsets(session, self._topic_id, moves)
-            return await _accept(session, rows) if rows else None
+            accepted = await _accept(session, rows) if rows else None
+            reach(CrashPoint.INTAKE_BEFORE_COMMIT)
+            return accepted
 
         try:
             accepted = await self._resources.database.run(step)
@@ -218,6 +222,7 @@ class Intake:
                 some = {id(record) for record in half}
                 await self._store(half, [one for one, _ in rows if id(one.record) in some])
             return
+        reach(CrashPoint.INTAKE_AFTER_COMMIT)
         self._stored.update(ends)
         if accepted is not None:
             if accepted.outbox_id is not None:

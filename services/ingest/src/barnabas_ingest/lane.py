@@ -22,6 +22,7 @@ from barnabas.runtime import metrics
 log = structlog.get_logger(__name__)
 
 FLUSH_JOBS_MAX = 500
+_ASK_AGAIN_SECONDS = 1.0
 _NO_RATES: Mapping[UUID, Rate] = {}
 
 
@@ -122,11 +123,19 @@ class Lane:
                 if self.connected:
                     log.warning("database_away", lane=self.name, reason=str(error))
                 self.connected = False
-                # Whoever waits is told now; the next flush asks Postgres again.
-                if await self._gathered():
+                # Whoever waits is told now, and Postgres is asked again: by the next flush, or without one after a
+                # while. A process that isn't ready gets no requests, and would wait for ever for one to be ready again.
+                if await self._gathered_within(_ASK_AGAIN_SECONDS):
                     for parcel in self._take():
                         parcel.fail(error)
                         _settle(parcel)
+
+    async def _gathered_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._gathered()
+        except TimeoutError:
+            return False
 
     async def _gathered(self) -> bool:
         """Wait for a batch that should fly now; false when the lane is over."""

@@ -12,6 +12,7 @@ from barnabas.postgres.database import LeaseOverError
 from barnabas.postgres.deliveries import ClaimAction, DeliveryKey, WantedDelivery, claim_deliveries
 from barnabas.postgres.live_endpoints import EndpointKey, read_endpoints
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas.runtime.within import set_within
 from barnabas_notifier.resources import Resources
@@ -46,6 +47,7 @@ async def claim_due(keys: Sequence[DeliveryKey], resources: Resources) -> None:
     resources.holdings.expect(batch_id)
     try:
         claims = await resources.database.run(lambda session: claim_deliveries(session, worker_id, batch_id, wanted))
+        reach(CrashPoint.NOTIFIER_AFTER_CLAIM)
         resources.hold(worker_id, batch_id, claims.claimed)
     except BaseException:
         resources.holdings.unexpect(batch_id)

@@ -18,6 +18,7 @@ from barnabas.postgres.deliveries import (
     tell_deliveries,
 )
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas.runtime.within import set_within
@@ -76,6 +77,7 @@ async def write_once(resources: Resources) -> int:
     lost = [ended for ended in batch if ended.held.worker_id != worker_id]
     batch = [ended for ended in batch if ended.held.worker_id == worker_id]
     _superseded.inc(len(lost))
+    reach(CrashPoint.NOTIFIER_BEFORE_OUTCOMES)
     try:
         return await _write(batch, resources) if batch else 0
     except BaseException:
@@ -100,6 +102,7 @@ async def tidy_outbox_once(resources: Resources) -> None:
     """Delete the outbox rows whose records the broker has. Raises `TransientError`."""
     with resources.teller.deleting() as told:
         if told:
+            reach(CrashPoint.NOTIFIER_BEFORE_FORGET)
             await resources.database.execute("delete_outbox", told)
 
 
@@ -137,6 +140,7 @@ async def _write_all(batch: Sequence[Ended], resources: Resources) -> int:
         ended for ended in batch if (ended.finishing.key.event_id, ended.finishing.key.endpoint_id) in finishes.moved
     ]
     if finishes.outbox_id is not None:
+        reach(CrashPoint.NOTIFIER_BEFORE_TELL)
         await _tell(finishes.outbox_id, moved, resources)
     _count(batch, moved)
     _rows.observe(len(batch))

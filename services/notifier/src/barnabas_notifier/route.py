@@ -22,6 +22,7 @@ from barnabas.postgres.deliveries import (
 )
 from barnabas.postgres.live_endpoints import EndpointKey, LiveEndpoint
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas_notifier.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,7 @@ async def _open_all(pairs: Sequence[_Pair], resources: Resources) -> None:
     resources.holdings.expect(batch_id)
     try:
         opened = await resources.database.run(lambda session: open_deliveries(session, worker_id, batch_id, rows))
+        reach(CrashPoint.NOTIFIER_AFTER_DELIVERIES)
         resources.hold(
             worker_id,
             batch_id,

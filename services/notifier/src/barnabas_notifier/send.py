@@ -28,6 +28,7 @@ from barnabas.postgres.deliveries import Call, FinishingDelivery, release_delive
 from barnabas.postgres.jobs import StoredJob, read_jobs
 from barnabas.postgres.live_endpoints import LiveEndpoint
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas.runtime.within import set_within
@@ -247,6 +248,7 @@ async def _hand_back(unsent: Sequence[Held], resources: Resources) -> None:
     ours = [held for held in unsent if _is_ours(held, resources)]
     if not ours:
         return
+    reach(CrashPoint.NOTIFIER_BEFORE_HAND_BACK)
     worker_id, batches = resources.identity.worker_id, resources.holdings.done_batches(ours)
     try:
         released, outbox_id = await resources.database.run(

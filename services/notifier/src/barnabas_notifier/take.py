@@ -19,6 +19,7 @@ from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.postgres.database import LeaseOverError
 from barnabas.postgres.deliveries import DeliveryKey
 from barnabas.postgres.live_endpoints import find_endpoints
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_notifier.claim import claim_due
@@ -37,37 +38,62 @@ _HOLD_SECONDS = 0.02
 _LOOK_SECONDS = 0.5
 
 
+class _CutOffError(Exception):
+    """There has been no lease for as long as one lasts."""
+
+
 async def take_records(resources: Resources, stop: Stop) -> None:
-    """Consume `results` and `deliveries.retry` until the stop."""
+    """Consume `results` and `deliveries.retry` until the stop.
+
+    A notifier that has had no lease for as long as one lasts leaves the group until it has one again: it can't store
+    what it reads, and would keep the records of its partitions from those who can.
+    """
+    try:
+        while not stop.is_set():
+            if await resources.identity.wait_alive(_LOOK_SECONDS):
+                try:
+                    await _read(resources, stop)
+                except _CutOffError:
+                    log.warning("group_left", reason="no lease for as long as one lasts")
+    finally:
+        resources.progress.taking_over.set()
+
+
+async def _read(resources: Resources, stop: Stop) -> None:
+    """A member of the group until the stop; raises `_CutOffError`, and then nothing of what it holds is committed."""
     options = ConsumerOptions(
         group_protocol=resources.settings.kafka_group_protocol,
         # The same partitions of both topics, so that an endpoint's lane is in one process.
         remote_assignor="range",
         hold_seconds=_HOLD_SECONDS,
     )
-    try:
-        async with Consumer(
-            resources.settings.kafka,
-            group=GROUP,
-            topics=[topics.RESULTS.name, topics.DELIVERIES_RETRY.name],
-            client_id="barnabas-notifier",
-            options=options,
-        ) as consumer:
-            stop.on_set(consumer.wake)
-            moved: dict[tuple[str, int], ConsumedRecord] = {}
-            while not stop.is_set():
-                consumed = await consumer.get(_RECORDS_MAX, resources.aside.rest_seconds)
-                moved.update([((record.topic, record.partition), record) for record in consumed])
-                records = resources.aside.put(consumed)
-                # The older ones first.
-                records = resources.aside.take() + records
-                if records:
-                    await _until_taken(records, consumer, resources, stop)
-                if moved and not resources.aside and not stop.is_set():
-                    consumer.commit(_next_offsets([record for record in moved.values() if consumer.is_current(record)]))
-                    moved.clear()
-    finally:
-        resources.progress.taking_over.set()
+    async with Consumer(
+        resources.settings.kafka,
+        group=GROUP,
+        topics=[topics.RESULTS.name, topics.DELIVERIES_RETRY.name],
+        client_id="barnabas-notifier",
+        options=options,
+    ) as consumer:
+        stop.on_set(consumer.wake)
+        moved: dict[tuple[str, int], ConsumedRecord] = {}
+        while not stop.is_set():
+            _refuse_cut_off(resources)
+            consumed = await consumer.get(_RECORDS_MAX, resources.aside.rest_seconds)
+            moved.update([((record.topic, record.partition), record) for record in consumed])
+            records = resources.aside.put(consumed)
+            # The older ones first.
+            records = resources.aside.take() + records
+            if records:
+                await _until_taken(records, consumer, resources, stop)
+            if moved and not resources.aside and not stop.is_set():
+                reach(CrashPoint.NOTIFIER_BEFORE_OFFSETS)
+                consumer.commit(_next_offsets([record for record in moved.values() if consumer.is_current(record)]))
+                moved.clear()
+
+
+def _refuse_cut_off(resources: Resources) -> None:
+    if resources.identity.away_seconds > resources.settings.lease_seconds:
+        raise _CutOffError
 
 
 async def take_once(records: Sequence[ConsumedRecord], resources: Resources) -> None:
@@ -89,6 +115,7 @@ async def _take_events(records: Sequence[ConsumedRecord], resources: Resources) 
     resources.aside.learn(tenants, without=without)
     events = _decoded((record for record in records if record.key not in without), _event)
     if events:
+        reach(CrashPoint.NOTIFIER_BEFORE_DELIVERIES)
         await route_events(events, endpoints, resources)
 
 
@@ -113,6 +140,7 @@ async def _until_taken(records: Sequence[ConsumedRecord], consumer: Consumer, re
     """Try until it is done; false when the stop came first, or the partitions went to somebody else."""
     failures = 0
     while not stop.is_set():
+        _refuse_cut_off(resources)
         current = [record for record in records if consumer.is_current(record)]
         if not current:
             return False

@@ -38,7 +38,15 @@ async def keep_clock(resources: Resources, stop: Stop) -> None:
 
 async def keep_endpoints(resources: Resources, stop: Stop) -> None:
     """Notice endpoints that were deleted, disabled or changed while deliveries wait for them."""
-    await every(_REFRESH_SECONDS, lambda: refresh_endpoints_once(resources), stop)
+
+    async def refresh() -> None:
+        if not resources.connected:
+            # A notifier without records to take would never notice that Postgres is back.
+            await resources.database.fetchval("read_clock")
+            resources.connected = True
+        await refresh_endpoints_once(resources)
+
+    await every(_REFRESH_SECONDS, refresh, stop)
 
 
 async def sweep_parked(resources: Resources, stop: Stop) -> None:
@@ -94,6 +102,11 @@ async def recall_batches_once(resources: Resources) -> int:
     async with resources.database.session() as session:
         rows = await session.fetch("list_lease_batches", worker_id)
     unknown = [row for row in rows if row["batch_id"] not in resources.holdings.batches]
+    if unknown:
+        # One that was finished since the question is unknown as well; then its row is gone by now.
+        async with resources.database.session() as session:
+            there = {row["batch_id"] for row in await session.fetch("list_lease_batches", worker_id)}
+        unknown = [row for row in unknown if row["batch_id"] in there]
     if not unknown or worker_id != resources.identity.worker_id:
         return 0
     held = [

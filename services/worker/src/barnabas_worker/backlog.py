@@ -12,6 +12,7 @@ import structlog
 from barnabas.errors import TransientError
 from barnabas.postgres.turns import fetch_backlog, park_backlog
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_worker.look_ahead import Wanted
@@ -44,6 +45,7 @@ async def make_room(resources: Resources, records_at_hand: int) -> bool:
         except BaseException:
             resources.records.put_back(given)
             raise
+        reach(CrashPoint.WORKER_AFTER_PARK)
         resources.records.settle(portion)
         metrics.claims.labels("backlog").inc(len(portion))
         log.info("backlog_parked", jobs=len(portion), tenants=_tenants(portion))
@@ -81,6 +83,8 @@ async def fetch_once(resources: Resources) -> float:
         if fetched and len({job.tenant_id for job in fetched}) == 1:
             # Nobody to share with: larger portions cost less.
             fetched += await fetch_backlog(session, resources.queue_ids, tenants=1, each=_LONE_EACH)
+    if fetched:
+        reach(CrashPoint.WORKER_AFTER_FETCH)
     resources.records.push_woken(fetched)
     resources.work.set()
     return _LOOK_SECONDS if fetched else _EMPTY_SECONDS

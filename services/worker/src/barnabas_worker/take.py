@@ -6,12 +6,13 @@ import structlog
 
 from barnabas.contract.records import RecordKind, decode
 from barnabas.contract.topics import topics_of_queues
-from barnabas.errors import DatabaseUnavailableError, MalformedRecordError
+from barnabas.errors import DatabaseUnavailableError, MalformedRecordError, TransientError
 from barnabas.kafka.client_settings import ConsumerOptions
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
 from barnabas.postgres.ids import make_id
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_worker.backlog import make_room
 from barnabas_worker.resources import Resources
@@ -25,10 +26,22 @@ _RECORDS_MAX = 2_000
 _WAIT_SECONDS = 0.2
 _IDLE_SECONDS = 5.0
 _FULL_SECONDS = 0.02
+_LOOK_SECONDS = 1.0
 
 
 async def take_records(resources: Resources, stop: Stop) -> None:
-    """Read until the stop; leaving the group comes first then, so that others take over at once."""
+    """Read until the stop; leaving the group comes first then, so that others take over at once.
+
+    A worker that has had no lease for as long as one lasts leaves it, too: it can claim nothing, and would keep the
+    records of its partitions from those who can.
+    """
+    while not stop.is_set():
+        if await resources.identity.wait_alive(_LOOK_SECONDS):
+            await _read(resources, stop)
+
+
+async def _read(resources: Resources, stop: Stop) -> None:
+    """A member of the group until the stop, or until the lease has been away for too long."""
 
     async def on_revoked(partitions: Sequence[TopicPartition], lost: bool) -> Mapping[TopicPartition, int] | None:
         commits = {} if lost else resources.records.take_commits()
@@ -48,7 +61,11 @@ async def take_records(resources: Resources, stop: Stop) -> None:
         stop.on_set(consumer.wake)
         waiting: list[ConsumedRecord] = []
         while not stop.is_set():
+            if resources.identity.away_seconds > resources.settings.lease_seconds:
+                log.warning("group_left", reason="no lease for as long as one lasts")
+                break
             if commits := resources.records.take_commits():
+                reach(CrashPoint.WORKER_BEFORE_OFFSETS)
                 consumer.commit(commits)
             await _read_missed_queues(resources)
             if waiting:
@@ -73,7 +90,7 @@ async def _find_room(resources: Resources, records: int, stop: Stop) -> None:
     try:
         if await make_room(resources, records):
             return
-    except DatabaseUnavailableError as error:
+    except TransientError as error:
         log.warning("backlog_not_parked", reason=str(error))
     await stop.wait(_FULL_SECONDS)
 

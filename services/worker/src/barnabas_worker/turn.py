@@ -21,6 +21,7 @@ from barnabas.kafka.routes import Outgoing
 from barnabas.postgres.database import Session
 from barnabas.postgres.turns import Claim, Claims, Finishing, Releasing, Turn, Turned, Verdict, WokenJob, take_turn
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas_worker.holdings import Ended, Held
 from barnabas_worker.look_ahead import Wanted
 from barnabas_worker.resources import Resources
@@ -77,12 +78,16 @@ async def write_turn(
     """
     written = Written(worker_id, resources.ids.mint())
     now = resources.clock.now()
+    if finished:
+        reach(CrashPoint.WORKER_BEFORE_FINISH)
     decided = [(one, _decided(one, now=now, jitter=resources.jitter())) for one in finished]
     try:
         with (
             resources.teller.deleting() as written.acknowledged,
             resources.holdings.deleting() as written.emptied,
         ):
+            if written.acknowledged:
+                reach(CrashPoint.WORKER_BEFORE_FORGET)
             for old_id in {one.held.worker_id for one in finished} - {worker_id}:
                 # What an earlier id of this process held is ended under that id.
                 own = [(one, decision) for one, decision in decided if one.held.worker_id == old_id]

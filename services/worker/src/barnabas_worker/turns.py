@@ -15,6 +15,7 @@ from barnabas.errors import DatabaseUnavailableError
 from barnabas.postgres.database import ConflictError, LeaseOverError, Session
 from barnabas.postgres.turns import give_back_woken
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas.sdk.running import Interruption, Run
@@ -169,6 +170,8 @@ class Turns:
         resources.holdings.leave(one.held for one in finished)
         resources.records.settle(wanted)
         if written.claims is not None:
+            if written.claims.claimed:
+                reach(CrashPoint.WORKER_AFTER_CLAIM)
             held = hold_all(resources, written.claims.claimed, worker_id=worker_id, batch_id=written.batch_id)
             resources.holdings.take(written.batch_id, held)
             for one in held:
@@ -179,8 +182,11 @@ class Turns:
                     one.attempt.interrupt(Interruption.DRAIN)
         if written.woken:
             resources.records.push_woken(written.woken)
-        for outbox_id, records in written.tell:
-            resources.teller.tell(outbox_id, records)
+        if written.tell:
+            reach(CrashPoint.WORKER_AFTER_FINISH)
+            for outbox_id, records in written.tell:
+                resources.teller.tell(outbox_id, records)
+            reach(CrashPoint.WORKER_AFTER_TELL)
         count_turn(written)
         _measure(finished)
 
@@ -247,6 +253,7 @@ async def _keep_identity(turns: Turns) -> None:
         resources.holdings.interrupt_all(Interruption.DRAIN)
 
     await resources.identity.keep(turns.ended, on_lost=lost, on_alive=resources.work.set)
+    reach(CrashPoint.WORKER_AFTER_HAND_BACK)
     await resources.identity.end(holds_nothing=turns.holds_nothing)
 
 
@@ -257,6 +264,10 @@ async def _turn_for_ever(turns: Turns) -> None:
     while not turns.closed:
         try:
             async with resources.database.session() as session:
+                if not resources.connected:
+                    # A worker that has nothing to do would never notice that Postgres is back.
+                    await session.fetchval("read_clock")
+                    resources.connected = True
                 while not turns.closed:
                     await _wait_for_work(turns)
                     if turns.has_work:
@@ -304,6 +315,8 @@ async def _drain(turns: Turns) -> None:
     while not turns.holds_nothing and loop.time() - began < patience:
         resources.work.set()
         await asyncio.sleep(0.02)
+    if not turns.holds_nothing:
+        reach(CrashPoint.WORKER_BEFORE_HAND_BACK)
     resources.holdings.interrupt_all(Interruption.DRAIN)
     while not turns.holds_nothing and loop.time() - began < patience + _HAND_BACK_SECONDS * 0.6:
         resources.work.set()

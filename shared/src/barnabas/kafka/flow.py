@@ -27,12 +27,12 @@ class Flow:
 
 async def flow(admin: Admin, group: str, *, into: Sequence[str], out_of: str) -> Flow:
     """Measure the group that reads the topics `into`; `out_of` is the topic of what it has done."""
-    return await admin.call(lambda client: _flow(client, group, into, out_of))
+    return await admin.call(lambda client: _flow(client, admin.bootstrap, group, into, out_of))
 
 
-def _flow(client: Any, group: str, into: Sequence[str], out_of: str) -> Flow:
+def _flow(client: Any, bootstrap: str, group: str, into: Sequence[str], out_of: str) -> Flow:
     partitions = partitions_of(client, (*into, out_of))
-    committed = committed_offsets(client, group)
+    committed = committed_offsets(bootstrap, group, partitions)
     read = {at: committed[at] for at in partitions if at in committed and at.topic != out_of}
     unread = [at for at in partitions if at not in committed and at.topic != out_of]
     # Where the group never committed it begins with the first record that is still there.

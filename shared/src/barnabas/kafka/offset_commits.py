@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as _ClientPartition
 
 from barnabas.kafka.partitions import TopicPartition
+from barnabas.runtime.crash_points import CrashPoint, reach
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,10 @@ class OffsetCommits:
         if self._pending and time.monotonic() >= self._send_at:
             offsets = self._take()
             if offsets:
+                reach(CrashPoint.KAFKA_BEFORE_OFFSETS)
                 try:
                     client.commit(offsets=offsets, asynchronous=True)
+                    reach(CrashPoint.KAFKA_AFTER_OFFSETS)
                 except KafkaException as error:
                     self._try_again(str(error.args[0]))
 

@@ -1,19 +1,22 @@
 """The database as services use it: pooled sessions, queries by name, foreign errors translated once.
 
 A connection that meets a server which can't serve any more (stopping, demoted, gone) is thrown away instead
-of being handed out again: asyncpg's own pool sticks to a demoted primary for ever.
+of being handed out again, and the idle ones beside it are too: asyncpg's own pool sticks to a demoted primary for ever.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from barnabas.errors import DatabaseUnavailableError, SettingsError, SupersededError, TransientError
+from barnabas.postgres.connecting import connect
 from barnabas.postgres.queries import query
+from barnabas.runtime.crash_points import CrashPoint, reach
 
 T = TypeVar("T")
 
@@ -24,6 +27,7 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # 25006: a demoted primary
     asyncpg.LockNotAvailableError,  # 55P03: lock_timeout
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
@@ -100,12 +104,13 @@ class Database:
 
     pool: Any
     acquire_seconds: float = 10.0
+    wants_primary: bool = False
+    """Its address asks for a server that takes writes: a connection whose server says otherwise isn't handed out."""
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A connection until the block ends; raises `DatabaseUnavailableError` when there is none in time."""
-        with translated(None):
-            connection = await self.pool.acquire(timeout=self.acquire_seconds)
+        connection = await self._acquire()
         try:
             yield Session(connection)
         finally:
@@ -117,12 +122,17 @@ class Database:
         """A session inside one transaction."""
         async with self.session() as session, session.transaction():
             yield session
+            reach(CrashPoint.DATABASE_BEFORE_COMMIT)
 
     @asynccontextmanager
     async def tenant(self, tenant_id: object) -> AsyncIterator[Session]:
         """One transaction that sees one tenant's rows only, for the api login: the setting dies with it."""
         async with self.transaction() as session:
             await session.execute("set_tenant", str(tenant_id))
+            if self.wants_primary and _is_read_only(session.connection):
+                # Demoted while nobody used this connection: it says so only now, and what it would tell is of the past.
+                _throw_away(session.connection)
+                raise DatabaseUnavailableError("Postgres: demoted")
             yield session
 
     async def run(self, step: Callable[[Session], Awaitable[T]]) -> T:
@@ -156,12 +166,36 @@ class Database:
         async with self.session() as session:
             return await session.execute(name, *args)
 
+    async def _acquire(self) -> Any:
+        with translated(None):
+            connection = await self.pool.acquire(timeout=self.acquire_seconds)
+            if self.wants_primary and _is_read_only(connection):
+                # Whoever only reads would never be told by an error.
+                _throw_away(connection)
+                self._throw_idle_away()
+                connection = await self.pool.acquire(timeout=self.acquire_seconds)
+        return connection
+
     async def _release(self, connection: Any) -> None:
+        is_broken = _is_closed(connection)
         try:
             await self.pool.release(connection, timeout=5)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             # It couldn't be reset, so nobody may get it again; the pool opens another.
             _throw_away(connection)
+            is_broken = True
+        if is_broken:
+            self._throw_idle_away()
+
+    def _throw_idle_away(self) -> None:
+        """Close what nobody uses: it leads to the same server.
+
+        Else each would have to fail, and with a server that says nothing any more each for as long as a command may
+        take.
+        """
+        for holder in self.pool._holders:  # noqa: SLF001 - the pool has no other way to close what is idle
+            if holder._con is not None and holder._in_use is None:  # noqa: SLF001
+                holder._deactivate_inactive_connection()  # noqa: SLF001
 
 
 @contextmanager
@@ -188,6 +222,20 @@ def translated(connection: Any) -> Iterator[None]:
         raise DatabaseUnavailableError(f"Postgres: {type(error).__name__}") from error
 
 
+def _is_closed(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        # The pool has taken it back, since it was closed.
+        return True
+
+
+def _is_read_only(connection: Any) -> bool:
+    """Whether the server has said, with its last answer, that it is a standby or takes no writes."""
+    told = connection.get_settings()
+    return "on" in {getattr(told, "in_hot_standby", "off"), getattr(told, "default_transaction_read_only", "off")}
+
+
 def _throw_away(connection: Any) -> None:
     # The pool takes a connection whose server is gone back by itself, and then lets nobody touch it any more.
     if connection is not None:
@@ -206,6 +254,8 @@ async def open_database(
     with translated(None):
         pool = await asyncpg.create_pool(
             dsn,
+            # Its stubs ask for a signature that no function but asyncpg's own has.
+            connect=cast("Any", connect),
             min_size=size_min,
             max_size=size_max,
             command_timeout=command_seconds,
@@ -214,7 +264,8 @@ async def open_database(
             connection_class=_Connection,
             server_settings={"application_name": f"barnabas-{login}"},
         )
-    database = Database(pool)
+    attributes = parse_qs(urlsplit(dsn).query).get("target_session_attrs", [])
+    database = Database(pool, wants_primary=bool({"read-write", "primary"} & set(attributes)))
     try:
         await _refuse_too_powerful(database, login)
         yield database

@@ -6,6 +6,7 @@ promises `on_lost` at most once and never later than the database may have given
 
 import asyncio
 import os
+import random
 import socket
 import sys
 import threading
@@ -21,7 +22,9 @@ import asyncpg
 import structlog
 
 from barnabas.errors import DatabaseUnavailableError
+from barnabas.postgres.connecting import connect
 from barnabas.postgres.database import Session, translated
+from barnabas.runtime.crash_points import CrashPoint, reach
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +120,7 @@ class Heartbeat:
             sent_at = time.monotonic()
             session = await self._session()
             await session.execute("insert_worker", *self._row, self._lease, self._queue_ids)
+            reach(CrashPoint.LEASE_AFTER_BEGIN)
             self._renewed_at = sent_at
         except BaseException as error:  # noqa: BLE001 - handed to the caller of `start`
             await self._disconnect()
@@ -133,7 +137,7 @@ class Heartbeat:
                     _call(self._main_loop, self._on_lost)
                     return
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(rested.wait(), self._look_seconds)
+                    await asyncio.wait_for(rested.wait(), self._rest_seconds())
             if self._delete_row:
                 await self._delete()
         except BaseException:
@@ -149,6 +153,13 @@ class Heartbeat:
             return True
         # After a failure each look is a try.
         return self._asked_at > self._renewed_at or time.monotonic() >= self._renewed_at + self._renew_idle_seconds
+
+    def _rest_seconds(self) -> float:
+        """Until the next look. After a failure a random half is taken off: else all that lost one server come back in
+        the same moment of each second.
+        """
+        failed = self._asked_at > self._renewed_at
+        return self._look_seconds * (0.5 + random.random() / 2 if failed else 1.0)
 
     async def _renew(self) -> bool:
         """One renewal; false when the lease is over, or may be by the time that we could know better."""
@@ -166,6 +177,7 @@ class Heartbeat:
             return left > 0
         if row is None:
             return False
+        reach(CrashPoint.LEASE_AFTER_RENEWAL)
         self._renewed_at = sent_at
         if row["job_ids"]:
             _call(self._main_loop, self._on_cancel, list(zip(row["job_ids"], row["fences"], strict=True)))
@@ -186,7 +198,7 @@ class Heartbeat:
     async def _session(self) -> Session:
         if self._connection is None or self._connection.is_closed():
             with translated(None):
-                self._connection = await asyncpg.connect(
+                self._connection = await connect(
                     self._dsn,
                     timeout=_CONNECT_SECONDS,
                     command_timeout=self._lease.total_seconds() / 2,

@@ -4,6 +4,7 @@ For every process that holds rows under a lease: worker and notifier. A lost id 
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -57,6 +58,14 @@ class Identity:
         self._begun = asyncio.Event()
         self.worker_id = ids.mint()
         self.alive = False
+        self._lost_at: float | None = None
+
+    @property
+    def away_seconds(self) -> float:
+        """How long there has been no lease; 0.0 while there is one, and before the first."""
+        if self.alive or self._lost_at is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._lost_at
 
     async def wait_alive(self, timeout: float) -> bool:
         """Wait for a lease; false when there was none in time."""
@@ -71,6 +80,7 @@ class Identity:
         """The lease is over: whoever notices first says so."""
         if self.alive:
             self.alive = False
+            self._lost_at = asyncio.get_running_loop().time()
             self._begun.clear()
             self._lost.set()
 
@@ -110,7 +120,7 @@ class Identity:
             except DatabaseUnavailableError as error:
                 failures += 1
                 log.warning("lease_not_begun", reason=str(error))
-                await stop.wait(retry_pause(0.5, failures, jitter=0.5))
+                await stop.wait(retry_pause(0.5, failures, jitter=random.random()))
                 continue
             failures = 0
             on_alive()

@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-import asyncpg
-
 from barnabas.errors import RejectedError
+from barnabas.postgres.connecting import connect
 
 _LOCK_KEY = 0x6261726E6162  # "barnab": any number that nobody else in this database locks
+_CONNECT_SECONDS = 30.0
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -44,7 +44,7 @@ def migrations() -> list[Migration]:
 
 async def migrate(owner_dsn: str) -> list[str]:
     """Apply what this database lacks; returns the names applied. Several callers at once wait for each other."""
-    connection = await asyncpg.connect(owner_dsn)
+    connection = await connect(owner_dsn, timeout=_CONNECT_SECONDS)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         await connection.execute(

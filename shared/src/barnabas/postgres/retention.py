@@ -30,9 +30,14 @@ async def list_old_partitions(database: Database, *, kept_days: int) -> list[Par
     return [Partition(*row) for row in await database.fetch("list_old_partitions", kept_days)]
 
 
-async def drop_partition(database: Database, partition: Partition) -> bool:
-    """Drop one day of one table; false when something open still needs it. Payloads of open jobs are copied aside."""
-    return bool(await database.fetchval("drop_partition", partition.parent, partition.day))
+async def drop_partition(database: Database, partition: Partition, *, seconds: float = 900.0) -> bool:
+    """Drop one day of one table; false when something open still needs it. Payloads of open jobs are copied aside.
+
+    That may look through a whole day: this one transaction may last `seconds`, whatever the login's own limits are.
+    """
+    async with database.transaction() as session:
+        await session.execute("allow_long_statement", str(int(seconds * 1_000)))
+        return bool(await session.fetchval("drop_partition", partition.parent, partition.day))
 
 
 async def delete_old_idempotency_keys(database: Database, *, age_hours: float) -> int:
