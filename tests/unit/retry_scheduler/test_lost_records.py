@@ -143,3 +143,14 @@ def test_a_partition_is_found_as_java_producers_find_it() -> None:
     oldest: dict[TopicPartition, int | None] = {each.at: None for each in lags} | {one: int((NOW - 50) * 1_000)}
 
     assert Horizons(lags, oldest, measured_at=NOW).of(TOPIC, key) == NOW - 50
+
+
+def test_the_next_try_is_the_first_whose_interval_is_over() -> None:
+    sent: Resent[str] = Resent()
+    assert sent.next_at == float("inf")
+
+    sent.note("twice", NOW - 100.0)
+    sent.note("twice", NOW)
+    sent.note("once", NOW + 10.0)
+
+    assert sent.next_at == NOW + 40.0

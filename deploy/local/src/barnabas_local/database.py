@@ -41,12 +41,15 @@ _ROLE_SETTINGS: Mapping[str, Mapping[str, str]] = {
         "statement_timeout": "30s",
         "lock_timeout": "10s",
         "idle_in_transaction_session_timeout": "30s",
+        # A transaction is one statement or a few: longer, it only holds up vacuum and locks.
+        "transaction_timeout": "60s",
     },
     API: {
         # Somebody waits on the other side of HTTP.
         "statement_timeout": "10s",
         "lock_timeout": "3s",
         "idle_in_transaction_session_timeout": "10s",
+        "transaction_timeout": "20s",
     },
 }
 

@@ -7,6 +7,7 @@ one of them.
 """
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -29,6 +30,7 @@ from barnabas.kafka.routes import Routes
 from barnabas.postgres.queues import Queues
 from barnabas.runtime import metrics
 from barnabas.runtime.clock import DatabaseClock
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.periodic import retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.delay_line import DelayLine, Departure, Resting
@@ -207,6 +209,7 @@ class Carrier:
                 by_topic.setdefault(each.topic, []).append(each)
             unsent = []
             sent = [self._produce(topic, group) for topic, group in by_topic.items()]
+            reach(CrashPoint.DELAYS_AFTER_SEND)
             for group, result in zip(by_topic.values(), await asyncio.gather(*sent), strict=True):
                 if result is None:
                     self._resolve(group)
@@ -215,7 +218,7 @@ class Carrier:
             if not unsent:
                 return
             failures += 1
-            pause = min(_PAUSE_CAP_SECONDS, retry_pause(_PAUSE_SECONDS, failures, jitter=0.5))
+            pause = min(_PAUSE_CAP_SECONDS, retry_pause(_PAUSE_SECONDS, failures, jitter=random.random()))
             log.warning("delayed_records_unsent", records=len(unsent), failures=failures, rest_seconds=round(pause, 3))
             # At the stop what is unsent stays in its tier, its offset uncommitted.
             if await stop.wait(pause):

@@ -20,6 +20,7 @@ from barnabas.postgres.retention import (
     list_old_partitions,
     make_partitions,
 )
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.resources import Resources
@@ -65,6 +66,7 @@ async def keep_partitions_once(resources: Resources) -> list[str]:
     """
     database, kept_days = resources.database, resources.settings.retention_days
     made = await make_partitions(database)
+    reach(CrashPoint.PARTITIONS_AFTER_MAKE)
     dropped, needed = await _drop_old(resources, await list_old_partitions(database, kept_days=kept_days))
     keys = 0
     for _ in range(_CHUNKS_MAX):

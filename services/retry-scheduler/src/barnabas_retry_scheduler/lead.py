@@ -8,19 +8,18 @@ from datetime import timedelta
 
 import structlog
 
+from barnabas.domain.recovery import OVERDUE_GRACE_SECONDS, QUESTION_SECONDS
 from barnabas.errors import TransientError
 from barnabas.postgres.database import Session
 from barnabas.runtime.periodic import every, retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.leadership import ROLE
 from barnabas_retry_scheduler.measure import forget_measures
-from barnabas_retry_scheduler.reap_leases import OVERDUE_GRACE_SECONDS
 from barnabas_retry_scheduler.relay_outbox import STALE_SECONDS
 from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
 
-_QUESTION_SECONDS = 1.0
 _PAUSE_CAP_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 
@@ -35,11 +34,11 @@ async def lead(resources: Resources, stop: Stop) -> None:
                 while not stop.is_set():
                     await _ask_and_say(resources, session)
                     failures = 0
-                    await stop.wait(_QUESTION_SECONDS)
+                    await stop.wait(QUESTION_SECONDS)
         except TransientError as error:
             resources.leadership.unanswered()
             failures += 1
-            pause = min(_PAUSE_CAP_SECONDS, retry_pause(_QUESTION_SECONDS, failures, jitter=resources.jitter()))
+            pause = min(_PAUSE_CAP_SECONDS, retry_pause(QUESTION_SECONDS, failures, jitter=resources.jitter()))
             log.warning("question_unanswered", code=error.code, reason=str(error), failures=failures)
             await stop.wait(pause)
 
@@ -79,7 +78,7 @@ async def ask_once(resources: Resources, session: Session) -> bool:
         if not row["renewed"]:
             return False
     # A second ahead: the poller itself wakes to the millisecond.
-    if row["timer_at"] is not None and row["timer_at"] <= resources.clock.now() + timedelta(seconds=_QUESTION_SECONDS):
+    if row["timer_at"] is not None and row["timer_at"] <= resources.clock.now() + timedelta(seconds=QUESTION_SECONDS):
         bells.timers.ring()
     if row["outbox_stale"]:
         bells.outbox.ring()

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from barnabas.postgres.database import Database, Session
 from barnabas.postgres.leaders import give_up_lead, take_lead
+from barnabas.runtime.crash_points import CrashPoint, reach
 
 ROLE = "retry-scheduler"
 
@@ -44,6 +45,8 @@ class Leadership:
         """Take the lead; false while somebody else has it."""
         sent_at = time.monotonic()
         took = await take_lead(session, ROLE, self.holder, lease_seconds=self.lease_seconds)
+        if took:
+            reach(CrashPoint.LEAD_AFTER_TAKE)
         self.renewed(took, sent_at=sent_at)
         return took
 

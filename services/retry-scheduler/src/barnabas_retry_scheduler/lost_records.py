@@ -10,17 +10,15 @@ from typing import Generic, TypeVar
 
 from confluent_kafka import murmur2
 
+from barnabas.domain.recovery import LOST_MARGIN_SECONDS, resend_interval
 from barnabas.kafka.lag import PartitionLag
 from barnabas.kafka.partitions import TopicPartition
 
 K = TypeVar("K")
 
-MARGIN_SECONDS = 30.0
+MARGIN_SECONDS = LOST_MARGIN_SECONDS
 """Covers clocks that differ, and records on their way between outbox and log."""
 
-_INTERVAL_SECONDS = 30.0
-# 2^7 times 30 s: an hour between two tries for what nobody ever takes.
-_DOUBLINGS_MAX = 7
 # Some 300 bytes each. Nothing more is sent again until some of these have been taken, so it bounds the flood too.
 _REMEMBERED_MAX = 100_000
 _LATE_MAX = 200
@@ -73,7 +71,12 @@ class Resent(Generic[K]):
         sent = self._sent.get(key)
         if sent is None:
             return len(self._sent) + more < self._size_max
-        return now >= sent[0] + _INTERVAL_SECONDS * 2.0 ** min(sent[1], _DOUBLINGS_MAX)
+        return now >= sent[0] + resend_interval(sent[1])
+
+    @property
+    def next_at(self) -> float:
+        """When the first of them may be sent once more; infinity when there is none."""
+        return min((at + resend_interval(times) for at, times in self._sent.values()), default=float("inf"))
 
     def note(self, key: K, now: float) -> None:
         """It is sent again now."""

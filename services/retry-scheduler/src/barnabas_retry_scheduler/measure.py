@@ -96,6 +96,10 @@ def forget_measures() -> None:
     metrics.outbox_rows.set(0)
     metrics.outbox_oldest_seconds.set(0)
     metrics.timers.set(0)
+    metrics.reconciler_untaken.set(0)
+    metrics.reconciler_oldest_seconds.set(0)
+    metrics.reconciler_next_seconds.set(0)
+    metrics.reconciler_walk_seconds.set(0)
     for gauge in (
         metrics.dead_letters,
         metrics.dead_letter_oldest_seconds,

@@ -5,6 +5,7 @@ Delays over an hour and start times live in Postgres alone; what a delay tier ca
 
 from barnabas.postgres.timers import take_due_timers
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
 from barnabas_retry_scheduler.resources import Resources
@@ -29,6 +30,8 @@ async def poll_timers(resources: Resources, stop: Stop) -> None:
 async def poll_once(resources: Resources) -> float | None:
     """Take one batch of due timers; returns after how many seconds to look again, None to wait for the question."""
     due = await resources.database.run(lambda session: take_due_timers(session, limit=_BATCH))
+    if due.taken:
+        reach(CrashPoint.TIMERS_AFTER_TAKE)
     metrics.observe_all(metrics.timer_lateness_seconds, due.lateness_seconds)
     await tell_committed(resources, due.outbox_ids)
     if due.taken == _BATCH:

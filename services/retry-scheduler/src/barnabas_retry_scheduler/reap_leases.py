@@ -17,6 +17,7 @@ from barnabas.domain.attempts import AttemptKind, Finish, Lost, decide
 from barnabas.domain.backoff import RetryPolicy
 from barnabas.domain.jobs import Hook, JobState
 from barnabas.domain.leases import is_expired
+from barnabas.domain.recovery import OVERDUE_GRACE_SECONDS
 from barnabas.postgres.database import Session
 from barnabas.postgres.deliveries import release_deliveries
 from barnabas.postgres.reaping import (
@@ -28,15 +29,13 @@ from barnabas.postgres.reaping import (
 )
 from barnabas.postgres.turns import Finishing, Releasing, Turn, Turned, take_turn
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
 from barnabas_retry_scheduler.resources import Resources
 from barnabas_retry_scheduler.tell import tell_committed
 
 log = structlog.get_logger(__name__)
-
-OVERDUE_GRACE_SECONDS = 10.0
-"""Time for the worker to end the attempt and write it; only then somebody else does."""
 
 _OVERDUE_REST_SECONDS = 5.0
 _OVERDUE_BATCH = 500
@@ -105,6 +104,7 @@ async def reap_once(resources: Resources) -> int:
         taken = await resources.database.run(partial(_bury, resources, worker.worker_id))
         if taken is None:
             continue
+        reach(CrashPoint.REAPER_AFTER_COMMIT)
         reaped += 1
         log.warning(
             "lease_expired",
@@ -155,6 +155,7 @@ async def _bury(resources: Resources, worker_id: UUID, session: Session) -> Take
         released, outbox_id = await release_deliveries(session, worker_id, [(key, None) for key in left.deliveries])
         taken.deliveries = len(released)
         taken.outbox_ids.append(outbox_id)
+    reach(CrashPoint.REAPER_BEFORE_COMMIT)
     return taken
 
 

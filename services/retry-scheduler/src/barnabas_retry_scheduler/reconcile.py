@@ -14,9 +14,11 @@ import structlog
 from barnabas.contract import topics
 from barnabas.contract.telling import job_keys, job_record
 from barnabas.domain.jobs import JobState, Priority
+from barnabas.domain.recovery import WALK_PAGE_ROWS, WALK_REST_SECONDS
 from barnabas.kafka.lag import lag, oldest_unread_timestamp_ms
 from barnabas.postgres.reconciling import FIRST, Page, Suspect, inspect_open_jobs, read_oldest_outbox
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.keep_topics import remember_topics
@@ -32,10 +34,7 @@ WORKER_GROUP = "barnabas.worker"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_PASS_SECONDS = 30.0
 _STEP_SECONDS = 1.0
-# Some 40 ms of Postgres a second while it walks through a backlog.
-_PAGE_ROWS = 3_000
 # The poller looks at every timer; what it has not looked at after this long has none.
 _OVERDUE_SECONDS = 60.0
 
@@ -59,15 +58,21 @@ class Pass:
     """Found, and not sent again yet."""
     remembered: set[UUID] = field(default_factory=set)
     """Jobs that were sent again earlier and still wait."""
+    oldest_lost_at: float | None = None
+    """Since when the oldest of what is lost, or was sent again and still waits, has been ready."""
     crowded: bool = False
     """There was more than may be remembered: this walk doesn't make a wipe good."""
     resent: int = 0
+
+    def saw_lost(self, ready_at: float) -> None:
+        """Something that became ready then is lost, or was and still waits."""
+        self.oldest_lost_at = ready_at if self.oldest_lost_at is None else min(self.oldest_lost_at, ready_at)
 
 
 class Reconciler:
     """Walks. Lives on one event loop; everything it knows of earlier walks is how often it sent which job again."""
 
-    def __init__(self, resources: Resources, *, page_rows: int = _PAGE_ROWS) -> None:
+    def __init__(self, resources: Resources, *, page_rows: int = WALK_PAGE_ROWS) -> None:
         self._resources = resources
         self._page_rows = page_rows
         self._pass: Pass | None = None
@@ -85,8 +90,8 @@ class Reconciler:
         elif self._pass is not None:
             if await self._go_on(self._pass):
                 self._pass = None
-                self._next_pass_at = time.monotonic() + _PASS_SECONDS
-                return _STEP_SECONDS if resources.lost.wiped.intersection(_topics(resources)) else _PASS_SECONDS
+                self._next_pass_at = time.monotonic() + WALK_REST_SECONDS
+                return _STEP_SECONDS if resources.lost.wiped.intersection(_topics(resources)) else WALK_REST_SECONDS
         elif time.monotonic() >= self._next_pass_at or resources.lost.wiped.intersection(_topics(resources)):
             self._pass = await self._begin()
             return 0.0
@@ -154,12 +159,21 @@ class Reconciler:
         last_sent = self._sent.last(suspect.job_id)
         if last_sent > 0:
             walk.remembered.add(suspect.job_id)
+            walk.saw_lost(ready_at)
         since = max(self._resources.lost.in_kafka_since(ready_at), last_sent)
         # Its record is under one of these keys: the tenant may have been spread when it was sent, by whoever sent it.
         keys = job_keys(suspect.tenant_id, suspect.job_id)
         horizon = min(walk.horizons.of(topic, key) for key in keys)
         if self._resources.lost.is_lost(topic, in_kafka_since=since, horizon=horizon):
             walk.lost.append(suspect)
+            walk.saw_lost(ready_at)
+            if last_sent < 0:
+                metrics.reconciler_found.labels("job", self._reason(topic, suspect, since)).inc()
+
+    def _reason(self, topic: str, suspect: Suspect, since: float) -> str:
+        if since < self._resources.lost.wiped_at(topic):
+            return "wiped"
+        return "unread" if suspect.state == JobState.QUEUED else "overdue"
 
     async def _send_some(self, walk: Pass) -> None:
         """Send what was found, at most a second's worth."""
@@ -185,6 +199,7 @@ class Reconciler:
             job_record(job.tenant_id, job.job_id, job.fence, job.priority, job.queue_id, job.type_id) for job in chosen
         ]
         await send(resources, records)
+        reach(CrashPoint.RECONCILER_AFTER_SEND)
         walk.resent += len(chosen)
         metrics.reconciler_republished.labels("job").inc(len(chosen))
         log.warning("lost_jobs_sent_again", jobs=len(chosen), first_job_id=str(chosen[0].job_id))
@@ -193,9 +208,18 @@ class Reconciler:
         resources = self._resources
         self._sent.keep_only(walk.remembered)
         _show(walk, now=resources.clock.now())
+        self._show_lost(walk, now=resources.clock.now().timestamp())
         await self._deliveries.reconcile_once()
         if not walk.crowded:
             await remember_topics(resources, resources.lost.made_good(set(walk.topics), before=walk.started_at))
+
+    def _show_lost(self, walk: Pass, *, now: float) -> None:
+        metrics.reconciler_untaken.set(len(self._sent))
+        next_at = self._sent.next_at
+        metrics.reconciler_next_seconds.set(max(0.0, next_at - now) if len(self._sent) else 0.0)
+        oldest_at = walk.oldest_lost_at
+        metrics.reconciler_oldest_seconds.set(0.0 if oldest_at is None else max(0.0, now - oldest_at))
+        metrics.reconciler_walk_seconds.set(max(0.0, now - walk.started_at))
 
 
 async def reconcile(resources: Resources, stop: Stop) -> None:

@@ -44,6 +44,9 @@ class DeliveryReconciler:
         lost = await self._lost(pending, told_before=told_before, now=now) if pending else []
         if lost:
             for seen in lost:
+                if self._sent.last(seen) < 0:
+                    is_wiped = self._first_seen[seen] < resources.lost.wiped_at(_TOPIC)
+                    metrics.reconciler_found.labels("delivery", "wiped" if is_wiped else "unread").inc()
                 self._sent.note(seen, now)
             await send(resources, [delivery_record(*key, fence) for key, fence in lost])
             metrics.reconciler_republished.labels("delivery").inc(len(lost))

@@ -2,8 +2,10 @@
 
 import structlog
 
+from barnabas.domain.recovery import OUTBOX_STALE_SECONDS
 from barnabas.postgres.outbox import list_stale_outbox
 from barnabas.runtime import metrics
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import answer
 from barnabas_retry_scheduler.resources import Resources
@@ -11,7 +13,7 @@ from barnabas_retry_scheduler.tell import tell_rows
 
 log = structlog.get_logger(__name__)
 
-STALE_SECONDS = 5.0
+STALE_SECONDS = OUTBOX_STALE_SECONDS
 """A living writer deletes its row within fractions of a second."""
 
 # A row is a flushed batch of up to a few hundred: some thousands of records a step.
@@ -36,6 +38,7 @@ async def relay_once(resources: Resources, *, stale_seconds: float = STALE_SECON
         rows = await list_stale_outbox(session, age_seconds=stale_seconds, limit=_ROWS)
     if not rows:
         return 0
+    reach(CrashPoint.RELAY_BEFORE_SEND)
     records = await tell_rows(resources, rows)
     # What is told this late is young in Kafka, however long ago it became ready.
     resources.lost.told_late(

@@ -14,6 +14,7 @@ from barnabas.contract.telling import Told, event_records
 from barnabas.domain.ids import RANDOM_BYTES, uuid7
 from barnabas.postgres.outbox import read_events
 from barnabas.postgres.reconciling import list_told_tenants, list_undelivered_jobs
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.keep_topics import remember_topics
@@ -58,6 +59,8 @@ async def replay_once(resources: Resources, stop: Stop) -> int:
             # The copies for people are there already, or gone with their own topic.
             records: list[Told] = [event_records(event)[0] for event in events]
             await send(resources, records)
+            if records:
+                reach(CrashPoint.REPLAY_AFTER_SEND)
             sent += len(records)
             if len(jobs) < settings.republish_per_second:
                 break

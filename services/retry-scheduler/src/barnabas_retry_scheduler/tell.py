@@ -12,6 +12,7 @@ import structlog
 from barnabas.errors import BrokerUnavailableError, OverloadedError, UnknownQueueError
 from barnabas.kafka.routes import Outgoing
 from barnabas.postgres.outbox import OutboxRow, read_outbox, records_of
+from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ async def tell_rows(resources: Resources, rows: Sequence[OutboxRow]) -> int:
     async with resources.database.session() as session:
         records = await records_of(session, rows)
     await send(resources, records)
+    reach(CrashPoint.TELL_AFTER_SEND)
     await resources.database.execute("delete_outbox", [row.outbox_id for row in rows])
     return len(records)
 

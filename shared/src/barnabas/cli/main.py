@@ -26,6 +26,8 @@ _MODULES = (
     "queues",
     "services",
     "servers",
+    "verify",
+    "doctor",
 )
 
 app = typer.Typer(

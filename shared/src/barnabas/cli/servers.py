@@ -27,6 +27,16 @@ class DatabaseRefusedError(RejectedError):
     code = "database_refused"
 
 
+Postgres = Annotated[
+    str | None,
+    typer.Option(
+        "--postgres",
+        envvar="BARNABAS_POSTGRES",
+        help="Address with the engine's or the owner's login, if not the local stack's.",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(migrate)
@@ -46,10 +56,10 @@ def migrate(
     data_dir: DataDir = HOME,
 ) -> None:
     """Apply the migrations that the database lacks."""
-    dsn = _address(postgres, data_dir, key="postgres", option="--postgres or BARNABAS_POSTGRES")
+    dsn = find_address(postgres, data_dir, key="postgres", option="--postgres or BARNABAS_POSTGRES")
     if prepare and not postgres:
         raise typer.BadParameter("--prepare needs --postgres: stack.json has the owner's login only")
-    with _refusals():
+    with refusals():
         applied = asyncio.run(_prepare_and_migrate(dsn) if prepare else _migrate(dsn))
     for name in applied:
         typer.echo(f"applied {name}")
@@ -67,7 +77,7 @@ def topics(
     """Make the topics that Kafka lacks, and set what differs."""
     from barnabas.kafka.admin import ensure_topics
 
-    bootstrap = _address(kafka, data_dir, key="kafka", option="--kafka or BARNABAS_KAFKA")
+    bootstrap = find_address(kafka, data_dir, key="kafka", option="--kafka or BARNABAS_KAFKA")
     changes = asyncio.run(ensure_topics(bootstrap, replication_factor=replication))
     for change in changes:
         typer.echo(change)
@@ -75,7 +85,8 @@ def topics(
         typer.echo("All topics are as they should be.")
 
 
-def _address(given: str | None, data_dir: Path, *, key: str, option: str) -> str:
+def find_address(given: str | None, data_dir: Path, *, key: str, option: str) -> str:
+    """The address given, else the local stack's; raises `NoServerError` naming the option."""
     address = given or str(read_stack(data_dir).get(key) or "")
     if not address:
         raise NoServerError(f"no address: give {option}, or run this where `barnabas up` was ({data_dir})")
@@ -98,7 +109,7 @@ async def _prepare_and_migrate(superuser_dsn: str) -> list[str]:
     return await _migrate((await prepare_database(superuser_dsn)).owner_dsn)
 
 
-class _refusals:  # noqa: N801 - reads as the clause it is
+class refusals:  # noqa: N801 - reads as the clause it is
     """What Postgres itself refuses is a message too: its driver's errors are known here by their SQLSTATE only."""
 
     def __enter__(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from barnabas.domain.jobs import JobState
 from barnabas.postgres.database import Session
 from barnabas.postgres.deliveries import DeliveryKey
 
@@ -27,6 +28,8 @@ class Suspect:
     queue_id: int
     type_id: int
     ready_at: datetime
+    state: int = JobState.QUEUED
+    """Delayed ones are lost with their timer, and overdue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,27 @@ reconciler_republished = _counter(
     "Records that Kafka had lost and that were sent again, by what (job, delivery).",
     "what",
 )
+reconciler_found = _counter(
+    "barnabas_reconciler_found_total",
+    "Lost records that were found, each once, by what (job, delivery) and reason: unread (its partition was read past "
+    "it), wiped (the topic was made anew), overdue (due, and no timer).",
+    "what",
+    "reason",
+)
+reconciler_untaken = _gauge(
+    "barnabas_reconciler_untaken_records",
+    "Jobs that were sent again and that nobody has taken since, as of the last walk.",
+)
+reconciler_oldest_seconds = _gauge(
+    "barnabas_reconciler_oldest_seconds",
+    "For how long the oldest job that is lost, or was sent again and not taken, has been ready; 0 without one.",
+)
+reconciler_next_seconds = _gauge(
+    "barnabas_reconciler_next_seconds", "Until the first of those may be sent once more, as of the last walk."
+)
+reconciler_walk_seconds = _gauge(
+    "barnabas_reconciler_walk_seconds", "How long the last walk over all open jobs took; 0 before the first."
+)
 
 # Kafka.
 consumer_lag_records = _gauge(

@@ -41,6 +41,6 @@ SELECT count(*)::integer AS seen,
              count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4)] AS by_state,
        ARRAY[min(ready_at) FILTER (WHERE state = 2 AND priority = 0), min(ready_at) FILTER (WHERE state = 2 AND priority = 1),
              min(ready_at) FILTER (WHERE state = 2 AND priority = 2), min(ready_at) FILTER (WHERE state = 2 AND priority = 3)] AS oldest_ready,
-       array_agg(ROW(tenant_id, job_id, fence, priority, queue_id, type_id, GREATEST(ready_at, due_at))) FILTER (WHERE suspect) AS suspects,
+       array_agg(ROW(tenant_id, job_id, fence, priority, queue_id, type_id, GREATEST(ready_at, due_at), state::integer)) FILTER (WHERE suspect) AS suspects,
        array_agg(ROW(worker_id, tenant_id, job_id)) FILTER (WHERE orphan) AS orphans
   FROM judged
