@@ -1,9 +1,11 @@
 """The dead letters of a tenant: listed, and redriven by id."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from fastapi import APIRouter, Request
+from msgspec import UNSET
 from starlette.responses import Response
 
 from barnabas.contract.http import (
@@ -16,7 +18,7 @@ from barnabas.contract.http import (
 from barnabas.contract.problems import refused
 from barnabas.postgres.listings import NEWEST, list_dead_deliveries, list_dead_jobs
 from barnabas_ingest.jobs import delivery_view
-from barnabas_ingest.redrive import try_redrive_delivery, try_redrive_job
+from barnabas_ingest.redrive import due_times, try_redrive_delivery, try_redrive_job
 from barnabas_ingest.routes import (
     LIMIT,
     Cursor,
@@ -65,7 +67,7 @@ async def get_dead_letters(
 
 @router.post("/redrive", operation_id="redrive_dead_letters")
 async def post_redrive(request: Request, resources: Res, tenant_id: TenantId) -> Response:
-    """Send dead letters round again by id; what is closed already is not matched."""
+    """Send dead letters round again by id, at a rate if one is given; what is closed already is not matched."""
     given = await read_input(request, RedriveInput)
     ids = list(dict.fromkeys(given.filter.ids))
     found = await _find(
@@ -80,15 +82,23 @@ async def post_redrive(request: Request, resources: Res, tenant_id: TenantId) ->
         before=NEWEST,
         limit=len(ids),
     )
+    if given.dry_run or not found:
+        return respond(200, RedriveAnswer(matched=len(found), done=0, dry_run=given.dry_run))
+    due: Sequence[datetime | None] = [None] * len(found)
+    if given.rate is not None:
+        due = await due_times(resources, tenant_id, given.filter.kind, count=len(found), rate=given.rate)
     done = 0
-    if not given.dry_run:
-        for one in found:
-            if one.kind == "jobs":
-                answer: str = (await try_redrive_job(resources, tenant_id, one.id)).answer
-            else:
-                answer = (await try_redrive_delivery(resources, tenant_id, one.id)).answer
-            done += answer == "redriven"
-    return respond(200, RedriveAnswer(matched=len(found), done=done, dry_run=given.dry_run))
+    for one, due_at in zip(found, due, strict=True):
+        if one.kind == "jobs":
+            answer: str = (await try_redrive_job(resources, tenant_id, one.id, due_at=due_at)).answer
+        else:
+            answer = (await try_redrive_delivery(resources, tenant_id, one.id, due_at=due_at)).answer
+        done += answer == "redriven"
+    last_at = due[-1] if done else None
+    return respond(
+        200,
+        RedriveAnswer(matched=len(found), done=done, dry_run=False, last_at=UNSET if last_at is None else last_at),
+    )
 
 
 async def _find(

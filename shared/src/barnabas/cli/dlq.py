@@ -1,5 +1,6 @@
 """`barnabas dlq`: what needs a person, and sending it round again."""
 
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,6 +54,9 @@ def redrive(
     kind: Kind = "jobs",
     every: Annotated[bool, typer.Option("--all", help="All that are open now.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what matches.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, max=10_000, help="So many a second at the most; else all at once.")
+    ] = None,
     as_json: AsJson = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -65,16 +69,20 @@ def redrive(
         # A job that fails again becomes a new dead letter: what to redrive is settled before the first one goes.
         wanted = list(dict.fromkeys(ids or [str(letter.id) for letter in client.dlq(kind=kind, limit=_PAGE_MAX)]))
         matched = done = 0
+        last_at: datetime | None = None
         for start in range(0, len(wanted), _IDS_MAX):
-            answer = client.redrive(wanted[start : start + _IDS_MAX], kind=kind, dry_run=dry_run)
+            answer = client.redrive(wanted[start : start + _IDS_MAX], kind=kind, dry_run=dry_run, rate=rate or 0)
             matched += answer.matched
             done += answer.done
+            last_at = answer.last_at or last_at
     if as_json:
-        print_json({"matched": matched, "done": done, "dry_run": dry_run})
+        told = {"matched": matched, "done": done, "dry_run": dry_run}
+        print_json(told if last_at is None else told | {"last_at": last_at})
     else:
         typer.echo(
             f"{matched} of {len(wanted)} are open dead letters; "
             + ("nothing sent" if dry_run else f"{done} sent round again")
+            + (f", the last one at {as_time(last_at)}" if last_at is not None else "")
         )
     if ids and (matched if dry_run else done) < len(wanted):
         raise typer.Exit(1)

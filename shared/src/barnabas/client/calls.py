@@ -221,10 +221,11 @@ def list_dlq(*, kind: Literal["jobs", "deliveries"] = "jobs", limit: int | None 
 
 
 def redrive(
-    ids: Iterable[UUID | str], *, kind: Literal["jobs", "deliveries"] = "jobs", dry_run: bool = False
+    ids: Iterable[UUID | str], *, kind: Literal["jobs", "deliveries"] = "jobs", dry_run: bool = False, rate: float = 0.0
 ) -> Call[Redriven]:
-    """Send dead letters round again, or only count them."""
-    body = {"filter": {"kind": kind, "ids": [str(each) for each in ids]}, "dry_run": dry_run}
+    """Send dead letters round again, or only count them; with a rate so many a second over all calls, else at once."""
+    limit = {"rate": rate} if rate else {}
+    body = {"filter": {"kind": kind, "ids": [str(each) for each in ids]}, "dry_run": dry_run} | limit
     return Call(method="POST", path="/v1/dlq/redrive", body=encode(body), is_repeatable=False, read=_reader(Redriven))
 
 

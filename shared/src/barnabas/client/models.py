@@ -186,6 +186,8 @@ class Redriven(msgspec.Struct, frozen=True, kw_only=True):
     matched: int
     done: int
     dry_run: bool = False
+    last_at: datetime | None = None
+    """With a rate: when the last of them is due."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -131,6 +131,8 @@ class RedriveInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     filter: DlqFilter
     dry_run: bool = False
+    rate: Annotated[float, Meta(ge=0.01, le=10_000)] | None = None
+    """How many a second at the most, counted behind what the tenant has redriven at a rate before; none: at once."""
 
 
 class RedriveAnswer(msgspec.Struct, frozen=True):
@@ -139,6 +141,8 @@ class RedriveAnswer(msgspec.Struct, frozen=True):
     matched: int
     done: int
     dry_run: bool
+    last_at: datetime | UnsetType = UNSET
+    """With a rate: when the last of them is due."""
 
 
 class EndpointInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
