@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help prepare up down status logs reset test unit bench bench-fairness bench-scale bench-peers check format generate verify lock jars clean
+.PHONY: help prepare up down status logs reset test unit bench bench-fairness bench-scale bench-peers chaos crash scenarios simulate check format generate verify lock jars clean
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -57,6 +57,18 @@ bench-peers: $(READY)  ## run beside other engines: PEERS=directory of the peers
 	@test -n "$(PEERS)" || { echo "Say where the harness is: make bench-peers PEERS=path/to/peers" >&2; exit 1; }
 	$(BIN)/python $(PEERS)/run.py --peers $(abspath tests/bench/peers/barnabas) --out .barnabas/bench/peers $(ARGS)
 	$(BIN)/python -m tests.bench.peers_page .barnabas/bench/peers/results.json
+
+chaos: $(READY) jars  ## break everything by chance for ten minutes, and judge (ARGS="--seed 7 --seconds 60 --jobs 5000")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+crash: $(READY) jars  ## kill the services at every named crash point, half an hour (ARGS="--times 5 --points ingest.after_commit")
+	$(BIN)/python -m tests.chaos.crash --times 50 $(ARGS)
+
+scenarios: $(READY) jars  ## single faults on whole systems, short forms (figures: python -m tests.chaos.scenarios all --full)
+	CHAOS_SCENARIOS=1 $(BIN)/python -m pytest tests/chaos/scenarios $(ARGS)
+
+simulate: $(READY)  ## ten thousand seeds of the simulator, under ten minutes on two cores (ARGS="--seed 7")
+	$(BIN)/python -m tests.simulator --seeds 10000 --jobs 2 $(ARGS)
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .

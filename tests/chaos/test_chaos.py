@@ -1,0 +1,29 @@
+"""The short form of a chaos run: under a minute of faults, a few thousand jobs, the same verdict as the long one.
+
+`CHAOS_SEED` chooses another seed, which is how a failure is looked at again; `make chaos` is the long form.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.report import write_report
+from tests.chaos.run import RunOptions, run
+
+SEED = int(os.environ.get("CHAOS_SEED", "20261122"))
+_REPORT = Path(".barnabas") / "chaos" / f"short-{SEED}"
+
+
+# Longer than all its waits together, which say better what is wrong.
+@pytest.mark.timeout(1800)
+async def test_nothing_accepted_is_lost_and_nothing_happens_twice_whatever_is_broken() -> None:
+    options = RunOptions(seed=SEED, seconds=45, jobs=3_000, keep=_REPORT)
+    outcome = await run(options, say=print)
+    text = write_report(outcome, _REPORT)
+    print(text)
+
+    assert outcome.is_good, text
+    assert outcome.tally is not None
+    assert outcome.tally.jobs >= options.jobs
+    assert outcome.done, "no fault was put on"
