@@ -108,18 +108,18 @@ async def test_long_jobs_that_would_fill_a_worker_leave_a_slot_for_a_neighbour(
 ) -> None:
     flood, neighbour = await world.tenant(), await world.tenant()
     await world.type_id("sleep")
-    worker = await start_worker(SLOTS="16", DRAIN_SECONDS="1")
-    await world.submit(flood, "sleep", b'{"seconds": 600}', count=40)
+    worker = await start_worker(SLOTS="64", DRAIN_SECONDS="1")
+    await world.submit(flood, "sleep", b'{"seconds": 600}', count=100)
     assert worker.resources is not None
     held = worker.resources.holdings.jobs
-    await eventually(lambda: len(held), until=lambda count: count == 15, timeout=60)
+    await eventually(lambda: len(held), until=lambda count: count == 63, timeout=60)
 
     # One after the other: each finds the slot free again.
     for number in range(1, 6):
         await world.submit(neighbour, "echo", count=1)
         await eventually(lambda: succeeded(world, neighbour), until=lambda count: count == number, timeout=60)  # noqa: B023 - read at once
 
-    assert len(held) == 15
+    assert len(held) == 63
     assert {one.job.tenant_id for one in held.values()} == {flood}
 
 

@@ -8,15 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-# Below this many slots even one of them is more than a tenant should be kept from.
-_SLOTS_MIN = 16
-# One slot of so many: enough for a few short jobs at a time, and too little to be missed by who has the rest.
+# One slot of so many: enough for a few short jobs at a time, too little to be missed by who has the rest, and too
+# little to shift the shares of tenants that all have work in line: one of 16 doubled the share of the lightest.
 _SLOTS_FOR_EACH = 64
 
 
 def headroom_of(slots: int) -> int:
     """How many of a worker's slots are kept."""
-    return max(1, slots // _SLOTS_FOR_EACH) if slots >= _SLOTS_MIN else 0
+    return slots // _SLOTS_FOR_EACH
 
 
 def quiet(slots: int, running: Iterable[UUID]) -> tuple[Counter[UUID], Callable[[UUID], bool]]:
