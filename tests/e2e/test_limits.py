@@ -119,7 +119,12 @@ async def test_jobs_with_an_ordering_key_start_in_order_through_retries_kills_an
     tenant, key = await stack.tenant("limits-order")
     keys = [f"key{number}" for number in range(6)]
     async with stack.client(key) as client, stack.database() as database:
-        jobs = [_note(tmp_path, name, number, choice) for number in range(12) for name in keys]
+        # Twice each line has a job that takes its time, so that there is something to be killed.
+        jobs = [
+            _note(tmp_path, name, number, choice, seconds=1.5 if number in (2, 8) else None)
+            for number in range(12)
+            for name in keys
+        ]
         # One of each line fails for good half way.
         for name in keys:
             jobs[6 * len(keys) + keys.index(name)]["payload"]["dies_without"] = str(tmp_path / "repaired")
