@@ -1730,6 +1730,8 @@ BEGIN
         DELETE FROM lease_batches WHERE batch_id = ANY (p_done);
     END IF;
 
+    -- Who starts in the place of one that was let go just now starts after it.
+    at := clock_timestamp();
     IF crowded IS NOT NULL AND cardinality(p_ended_jobs) + cardinality(p_left_jobs) + cardinality(p_wake) > 0 THEN
         IF typed THEN
             -- A statement of its own: the wake meets the lines as this leaves them.
