@@ -1149,47 +1149,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.redrive_delivery_v1(p_tenant uuid, p_delivery uuid, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid, OUT fence integer) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-DECLARE
-    wanted boolean;
-BEGIN
-    SELECT dead.event_id, dead.endpoint_id, dead.fence, url.endpoint_id IS NOT NULL
-      INTO event_id, endpoint_id, fence, wanted
-      FROM deliveries AS dead
-      LEFT JOIN endpoints AS url ON url.tenant_id = dead.tenant_id AND url.endpoint_id = dead.endpoint_id AND url.deleted_at IS NULL
-                                AND url.disabled_at IS NULL
-     WHERE dead.tenant_id = p_tenant
-       AND dead.delivery_id = p_delivery;
-    IF NOT FOUND THEN
-        answer := 'absent';
-        RETURN;
-    END IF;
-    IF NOT wanted THEN
-        answer := 'unwanted';
-        RETURN;
-    END IF;
-    DELETE FROM dead_letters WHERE tenant_id = p_tenant AND kind = 2 AND ref = p_delivery;
-    IF NOT FOUND THEN
-        answer := 'closed';
-        RETURN;
-    END IF;
-    UPDATE deliveries AS dead
-       SET state = 0, due_at = NULL, finished_at = NULL, worker_id = NULL
-     WHERE dead.tenant_id = p_tenant
-       AND dead.event_id = redrive_delivery_v1.event_id
-       AND dead.endpoint_id = redrive_delivery_v1.endpoint_id
-       AND dead.state = 5;
-    INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
-    VALUES (4, ARRAY[p_tenant], ARRAY[event_id], ARRAY[endpoint_id], ARRAY[fence])
-    RETURNING outbox_id INTO outbox;
-    answer := 'redriven';
-END
-$$;
-
-CREATE FUNCTION public.redrive_delivery_v2(p_tenant uuid, p_delivery uuid, p_due timestamp with time zone, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid, OUT fence integer) RETURNS record
+CREATE FUNCTION public.redrive_delivery_v1(p_tenant uuid, p_delivery uuid, p_due timestamp with time zone, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid, OUT fence integer) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -1220,8 +1180,8 @@ BEGIN
     UPDATE deliveries AS dead
        SET state = CASE WHEN due IS NULL THEN 0 ELSE 3 END, due_at = due, finished_at = NULL, worker_id = NULL
      WHERE dead.tenant_id = p_tenant
-       AND dead.event_id = redrive_delivery_v2.event_id
-       AND dead.endpoint_id = redrive_delivery_v2.endpoint_id
+       AND dead.event_id = redrive_delivery_v1.event_id
+       AND dead.endpoint_id = redrive_delivery_v1.endpoint_id
        AND dead.state = 5;
     IF due IS NOT NULL THEN
         INSERT INTO timers (tenant_id, ref_id, endpoint_id, kind, fence, due_at, poll_at) VALUES (p_tenant, event_id, endpoint_id, 2, fence, due, due)
@@ -1235,85 +1195,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.redrive_job_v1(p_tenant uuid, p_job uuid, p_new uuid, OUT answer text, OUT job_id uuid, OUT outbox bigint, OUT type_id integer, OUT priority smallint, OUT queue_id smallint) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-DECLARE
-    sent job_payloads%ROWTYPE;
-    ended smallint;
-    old_seq bigint;
-    mark smallint := 0;
-BEGIN
-    -- Whoever deletes the dead letter makes the job; a second caller waits here and then finds the first one's answer.
-    DELETE FROM dead_letters WHERE tenant_id = p_tenant AND kind = 1 AND ref = p_job RETURNING order_seq INTO old_seq;
-    IF FOUND THEN
-        SELECT found.* INTO STRICT sent
-          FROM (SELECT day.* FROM job_payloads AS day WHERE day.tenant_id = p_tenant AND day.job_id = p_job
-                 UNION ALL
-                SELECT kept.* FROM job_payloads_kept AS kept WHERE kept.tenant_id = p_tenant AND kept.job_id = p_job
-                 LIMIT 1) AS found;
-        PERFORM 1 FROM backlogs WHERE backlogs.tenant_id = p_tenant AND backlogs.queue_id = sent.queue_id FOR KEY SHARE;
-        IF FOUND THEN
-            mark := 128;
-        END IF;
-        IF sent.ordering_key IS NOT NULL THEN
-            INSERT INTO ordering_keys (tenant_id, ordering_key, job_id) VALUES (p_tenant, sent.ordering_key, p_new)
-                ON CONFLICT ON CONSTRAINT ordering_keys_pkey DO UPDATE SET job_id = p_new WHERE ordering_keys.job_id = p_job;
-            -- The dead letter's own row where it has held the line, else its place of then.
-            UPDATE ordering SET job_id = p_new WHERE ordering.tenant_id = p_tenant AND ordering.job_id = p_job;
-            IF NOT FOUND THEN
-                INSERT INTO ordering (tenant_id, ordering_key, seq, job_id) VALUES (p_tenant, sent.ordering_key, old_seq, p_new);
-            END IF;
-            SELECT CASE WHEN line.job_id = p_new THEN mark | 2 ELSE 3 END INTO mark
-              FROM ordering_keys AS line
-             WHERE line.tenant_id = p_tenant
-               AND line.ordering_key = sent.ordering_key;
-        END IF;
-        INSERT INTO jobs (tenant_id, job_id, ready_at, type_id, timeout_ms, state, priority, queue_id, max_attempts, hooks)
-        VALUES (p_tenant, p_new, now(), sent.type_id, sent.timeout_ms, CASE WHEN mark & 1 <> 0 THEN 1 ELSE 2 END, sent.priority, sent.queue_id,
-                sent.max_attempts, mark & 130);
-        INSERT INTO job_payloads (tenant_id, job_id, redrive_of, created_at, type_id, timeout_ms, priority, queue_id, max_attempts, payload, payload_ref,
-                                  metadata, retry, trace, ordering_key)
-        VALUES (p_tenant, p_new, p_job, uuid_extract_timestamp(p_new), sent.type_id, sent.timeout_ms, sent.priority, sent.queue_id, sent.max_attempts,
-                sent.payload, sent.payload_ref, sent.metadata, sent.retry, sent.trace, sent.ordering_key);
-        INSERT INTO redrives (tenant_id, redrive_of, job_id) VALUES (p_tenant, p_job, p_new);
-        IF mark & 128 <> 0 THEN
-            INSERT INTO waiting (tenant_id, kind, line, precedence, job_id) VALUES (p_tenant, 4, sent.queue_id, 3 - sent.priority, p_new);
-        END IF;
-        IF mark & 129 = 0 THEN
-            INSERT INTO outbox (kind, tenant_ids, ref_ids, fences) VALUES (1, ARRAY[p_tenant], ARRAY[p_new], ARRAY[0]) RETURNING outbox_id INTO outbox;
-        END IF;
-        answer := 'redriven';
-        job_id := p_new;
-        type_id := sent.type_id;
-        priority := sent.priority;
-        queue_id := sent.queue_id;
-        RETURN;
-    END IF;
-
-    SELECT made.job_id INTO job_id
-      FROM redrives AS made
-      JOIN jobs AS open ON open.tenant_id = made.tenant_id AND open.job_id = made.job_id
-     WHERE made.tenant_id = p_tenant
-       AND made.redrive_of = p_job;
-    IF FOUND THEN
-        answer := 'open';
-        RETURN;
-    END IF;
-
-    SELECT result.state INTO ended FROM job_results AS result WHERE result.tenant_id = p_tenant AND result.job_id = p_job;
-    IF FOUND THEN
-        answer := CASE ended WHEN 6 THEN 'closed' ELSE 'not_failed' END;
-    ELSIF EXISTS (SELECT 1 FROM jobs AS open WHERE open.tenant_id = p_tenant AND open.job_id = p_job) THEN
-        answer := 'not_failed';
-    ELSE
-        answer := 'absent';
-    END IF;
-END
-$$;
-
-CREATE FUNCTION public.redrive_job_v2(p_tenant uuid, p_job uuid, p_new uuid, p_due timestamp with time zone, OUT answer text, OUT job_id uuid, OUT outbox bigint, OUT type_id integer, OUT priority smallint, OUT queue_id smallint) RETURNS record
+CREATE FUNCTION public.redrive_job_v1(p_tenant uuid, p_job uuid, p_new uuid, p_due timestamp with time zone, OUT answer text, OUT job_id uuid, OUT outbox bigint, OUT type_id integer, OUT priority smallint, OUT queue_id smallint) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column

@@ -316,7 +316,7 @@ $$;
 --   job it is blocked while another of its line has the turn, and parked behind its tenant's backlog; then there is no outbox row.
 --   answer  redriven (made here), open (an earlier redrive's job, still open), closed (the dead letter is closed and its job, if any, ended),
 --           not_failed (open, succeeded or cancelled), absent
-CREATE FUNCTION redrive_job_v1(p_tenant uuid, p_job uuid, p_new uuid, OUT answer text, OUT job_id uuid, OUT outbox bigint, OUT type_id integer,
+CREATE FUNCTION redrive_job_v1(p_tenant uuid, p_job uuid, p_new uuid, p_due timestamptz, OUT answer text, OUT job_id uuid, OUT outbox bigint, OUT type_id integer,
                                OUT priority smallint, OUT queue_id smallint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -325,6 +325,7 @@ DECLARE
     ended smallint;
     old_seq bigint;
     mark smallint := 0;
+    due CONSTANT timestamptz := CASE WHEN p_due > now() THEN p_due END;
 BEGIN
     -- Whoever deletes the dead letter makes the job; a second caller waits here and then finds the first one's answer.
     DELETE FROM dead_letters WHERE tenant_id = p_tenant AND kind = 1 AND ref = p_job RETURNING order_seq INTO old_seq;
@@ -334,9 +335,11 @@ BEGIN
                  UNION ALL
                 SELECT kept.* FROM job_payloads_kept AS kept WHERE kept.tenant_id = p_tenant AND kept.job_id = p_job
                  LIMIT 1) AS found;
-        PERFORM 1 FROM backlogs WHERE backlogs.tenant_id = p_tenant AND backlogs.queue_id = sent.queue_id FOR KEY SHARE;
-        IF FOUND THEN
-            mark := 128;
+        IF due IS NULL THEN
+            PERFORM 1 FROM backlogs WHERE backlogs.tenant_id = p_tenant AND backlogs.queue_id = sent.queue_id FOR KEY SHARE;
+            IF FOUND THEN
+                mark := 128;
+            END IF;
         END IF;
         IF sent.ordering_key IS NOT NULL THEN
             INSERT INTO ordering_keys (tenant_id, ordering_key, job_id) VALUES (p_tenant, sent.ordering_key, p_new)
@@ -351,18 +354,22 @@ BEGIN
              WHERE line.tenant_id = p_tenant
                AND line.ordering_key = sent.ordering_key;
         END IF;
-        INSERT INTO jobs (tenant_id, job_id, ready_at, type_id, timeout_ms, state, priority, queue_id, max_attempts, hooks)
-        VALUES (p_tenant, p_new, now(), sent.type_id, sent.timeout_ms, CASE WHEN mark & 1 <> 0 THEN 1 ELSE 2 END, sent.priority, sent.queue_id,
-                sent.max_attempts, mark & 130);
-        INSERT INTO job_payloads (tenant_id, job_id, redrive_of, created_at, type_id, timeout_ms, priority, queue_id, max_attempts, payload, payload_ref,
+        INSERT INTO jobs (tenant_id, job_id, ready_at, due_at, type_id, timeout_ms, state, priority, queue_id, max_attempts, hooks)
+        VALUES (p_tenant, p_new, COALESCE(due, now()), due, sent.type_id, sent.timeout_ms,
+                CASE WHEN mark & 1 <> 0 THEN 1 WHEN due IS NOT NULL THEN 0 ELSE 2 END, sent.priority, sent.queue_id, sent.max_attempts, mark & 130);
+        INSERT INTO job_payloads (tenant_id, job_id, redrive_of, created_at, run_at, type_id, timeout_ms, priority, queue_id, max_attempts, payload, payload_ref,
                                   metadata, retry, trace, ordering_key)
-        VALUES (p_tenant, p_new, p_job, uuid_extract_timestamp(p_new), sent.type_id, sent.timeout_ms, sent.priority, sent.queue_id, sent.max_attempts,
+        VALUES (p_tenant, p_new, p_job, uuid_extract_timestamp(p_new), due, sent.type_id, sent.timeout_ms, sent.priority, sent.queue_id, sent.max_attempts,
                 sent.payload, sent.payload_ref, sent.metadata, sent.retry, sent.trace, sent.ordering_key);
         INSERT INTO redrives (tenant_id, redrive_of, job_id) VALUES (p_tenant, p_job, p_new);
         IF mark & 128 <> 0 THEN
             INSERT INTO waiting (tenant_id, kind, line, precedence, job_id) VALUES (p_tenant, 4, sent.queue_id, 3 - sent.priority, p_new);
         END IF;
-        IF mark & 129 = 0 THEN
+        IF due IS NOT NULL AND mark & 1 = 0 THEN
+            -- A blocked job's time is looked at when its turn comes.
+            INSERT INTO timers (tenant_id, ref_id, kind, fence, due_at, poll_at) VALUES (p_tenant, p_new, 1, 0, due, due);
+        END IF;
+        IF due IS NULL AND mark & 129 = 0 THEN
             INSERT INTO outbox (kind, tenant_ids, ref_ids, fences) VALUES (1, ARRAY[p_tenant], ARRAY[p_new], ARRAY[0]) RETURNING outbox_id INTO outbox;
         END IF;
         answer := 'redriven';
@@ -395,13 +402,15 @@ END
 $$;
 
 -- redrive_delivery_v1: try a dead delivery again: the same row, its attempts counting on; the dead letter is closed.
+--   p_due   when it may be tried at the earliest, as redrive_job_v1's
 --   answer  redriven, closed (no dead letter is open for it), unwanted (its endpoint was deleted or is disabled), absent
-CREATE FUNCTION redrive_delivery_v1(p_tenant uuid, p_delivery uuid, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid,
+CREATE FUNCTION redrive_delivery_v1(p_tenant uuid, p_delivery uuid, p_due timestamptz, OUT answer text, OUT outbox bigint, OUT event_id uuid, OUT endpoint_id uuid,
                                     OUT fence integer)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     wanted boolean;
+    due CONSTANT timestamptz := CASE WHEN p_due > now() THEN p_due END;
 BEGIN
     SELECT dead.event_id, dead.endpoint_id, dead.fence, url.endpoint_id IS NOT NULL
       INTO event_id, endpoint_id, fence, wanted
@@ -424,14 +433,19 @@ BEGIN
         RETURN;
     END IF;
     UPDATE deliveries AS dead
-       SET state = 0, due_at = NULL, finished_at = NULL, worker_id = NULL
+       SET state = CASE WHEN due IS NULL THEN 0 ELSE 3 END, due_at = due, finished_at = NULL, worker_id = NULL
      WHERE dead.tenant_id = p_tenant
        AND dead.event_id = redrive_delivery_v1.event_id
        AND dead.endpoint_id = redrive_delivery_v1.endpoint_id
        AND dead.state = 5;
-    INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
-    VALUES (4, ARRAY[p_tenant], ARRAY[event_id], ARRAY[endpoint_id], ARRAY[fence])
-    RETURNING outbox_id INTO outbox;
+    IF due IS NOT NULL THEN
+        INSERT INTO timers (tenant_id, ref_id, endpoint_id, kind, fence, due_at, poll_at) VALUES (p_tenant, event_id, endpoint_id, 2, fence, due, due)
+            ON CONFLICT ON CONSTRAINT timers_pkey DO UPDATE SET fence = excluded.fence, due_at = excluded.due_at, poll_at = excluded.poll_at;
+    ELSE
+        INSERT INTO outbox (kind, tenant_ids, ref_ids, endpoint_ids, fences)
+        VALUES (4, ARRAY[p_tenant], ARRAY[event_id], ARRAY[endpoint_id], ARRAY[fence])
+        RETURNING outbox_id INTO outbox;
+    END IF;
     answer := 'redriven';
 END
 $$;
