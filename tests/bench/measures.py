@@ -29,8 +29,8 @@ class Plan:
 
 
 FULL = Plan(
-    http=Scale(warm_up_seconds=6.0, windows=12, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000),
-    kafka=Scale(warm_up_seconds=6.0, windows=6, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000),
+    http=Scale(warm_up_seconds=6.0, windows=12, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000, bursts=5),
+    kafka=Scale(warm_up_seconds=6.0, windows=6, window_seconds=5.0, outstanding=4_000, burst_jobs=30_000, bursts=5),
     small=Scale(warm_up_seconds=3.0, windows=4, window_seconds=3.0, outstanding=4_000, burst_jobs=0),
     idle_tenants=1_000,
     idle_seconds=30.0,
@@ -43,8 +43,8 @@ FULL = Plan(
 """For figures."""
 
 QUICK = Plan(
-    http=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000),
-    kafka=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000),
+    http=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000, bursts=1),
+    kafka=Scale(warm_up_seconds=2.0, windows=3, window_seconds=1.0, outstanding=4_000, burst_jobs=4_000, bursts=1),
     small=Scale(warm_up_seconds=1.0, windows=2, window_seconds=1.0, outstanding=4_000, burst_jobs=0),
     idle_tenants=1_000,
     idle_seconds=2.0,
@@ -57,8 +57,8 @@ QUICK = Plan(
 """To see whether a change did anything."""
 
 MOMENT = Plan(
-    http=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500),
-    kafka=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500),
+    http=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500, bursts=1),
+    kafka=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=500, bursts=1),
     small=Scale(warm_up_seconds=0.0, windows=1, window_seconds=0.5, outstanding=1_000, burst_jobs=0),
     idle_tenants=20,
     idle_seconds=0.1,

@@ -1,10 +1,11 @@
 """The system under measurement: tenants to load it with, counters to read, generators to start."""
 
 import asyncio
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,7 @@ import msgspec
 from tests.bench.ended import EndedJobs
 from tests.bench.load_http import HttpOrder, HttpSeen
 from tests.bench.load_kafka import KafkaOrder, KafkaSeen
+from tests.bench.usage import group
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
@@ -90,6 +92,18 @@ class System:
         events = await asyncio.to_thread(self.ended.count) - since
         assert grown == events == jobs, f"{jobs} jobs accepted, {grown} succeeded in Postgres, {events} events told"
         return took
+
+    @contextmanager
+    def standing_still(self, kind: str) -> Iterator[None]:
+        """The services of that kind do nothing in the block, and hold no more of the machine than memory."""
+        names = [name for name in self.stack.told["pids"] if group(name) == kind]
+        for name in names:
+            self.stack.signal(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for name in names:
+                self.stack.signal(name, signal.SIGCONT)
 
     async def run_http(self, order: HttpOrder) -> HttpSeen:
         """Start a generator and wait for it."""

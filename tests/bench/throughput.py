@@ -32,6 +32,8 @@ class Scale:
     window_seconds: float
     outstanding: int
     burst_jobs: int
+    bursts: int = 0
+    """One is over in two seconds, and says little."""
 
     @property
     def seconds(self) -> float:
@@ -95,8 +97,44 @@ async def measure_bursts(system: System, scale: Scale) -> list[Figure]:
         return (await system.run_kafka(order)).acknowledged
 
     return [
-        *await _burst(system, "http_batch", f"HTTP batches of {BATCH}", by_http),
-        *await _burst(system, "kafka", "direct Kafka", by_kafka),
+        *await _bursts(system, "http_batch", f"HTTP batches of {BATCH}", by_http, scale.bursts),
+        *await _bursts(system, "kafka", "direct Kafka", by_kafka, scale.bursts),
+    ]
+
+
+async def _bursts(system: System, name: str, about: str, start: Start, times: int) -> list[Figure]:
+    seen = [await _burst(system, f"{name}-{number}", start) for number in range(times)]
+    with system.standing_still("worker"):
+        alone = await _accepted(system, f"{name}-alone", start)
+    await system.drained(alone.tenants, alone.jobs, since=alone.before.ended)
+    jobs = alone.jobs
+    return [
+        median(
+            f"burst.{name}",
+            f"accepted in a burst of {jobs:,}, {about}",
+            "jobs/s",
+            [one.accepted.rate for one in seen],
+            more_is_better=True,
+        ),
+        *[
+            once(f"burst_cores.{name}.{kind}", f"cores taken meanwhile, {about}, {kind}", "cores", cores)
+            for kind, cores in seen[-1].accepted.cores.items()
+        ],
+        once(
+            f"burst_alone.{name}",
+            f"accepted in a burst of {jobs:,} while the worker stands still, {about}",
+            "jobs/s",
+            alone.rate,
+            more_is_better=True,
+        ),
+        median(
+            f"drain.{name}",
+            f"from there until 99 % have ended, {about}",
+            "jobs/s",
+            [one.drained_rate for one in seen],
+            more_is_better=True,
+        ),
+        median(f"drain_tail.{name}", f"and then until all have, {about}", "s", [one.tail_seconds for one in seen]),
     ]
 
 
@@ -169,9 +207,31 @@ def _costs(name: str, about: str, usages: Sequence[Usage], marks: Sequence[Count
     ]
 
 
-async def _burst(system: System, name: str, about: str, start: Start) -> list[Figure]:
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A burst up to the moment in which all of it was accepted."""
+
+    tenants: list[Tenant]
+    jobs: int
+    before: Counts
+    at_last: Counts
+    rate: float
+    cores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Burst:
+    """A burst to its end."""
+
+    accepted: _Accepted
+    drained_rate: float
+    tail_seconds: float
+
+
+async def _accepted(system: System, name: str, start: Start) -> _Accepted:
     tenants = await system.tenants(f"burst-{name}", TENANTS)
     before = await system.counts()
+    used = await read_usage(system.stack, system.database)
     load = asyncio.create_task(start(tenants))
     # The last look that saw nothing accepted: the generator needs a moment to start.
     first = now = before
@@ -181,32 +241,34 @@ async def _burst(system: System, name: str, about: str, start: Start) -> list[Fi
         if now.accepted == before.accepted:
             first = now
         assert now.at - before.at < 90, f"{now.accepted - before.accepted} jobs accepted after 90 s"
-    jobs = await load
+    seconds = now.at - first.at
+    spent = (await read_usage(system.stack, system.database)).cpu_seconds
+    return _Accepted(
+        tenants,
+        await load,
+        before,
+        now,
+        (now.accepted - first.accepted) / seconds,
+        {kind: (spent[kind] - was) / seconds for kind, was in used.cpu_seconds.items()},
+    )
+
+
+async def _burst(system: System, name: str, start: Start) -> _Burst:
+    accepted = await _accepted(system, name, start)
+    jobs, before, now = accepted.jobs, accepted.before, accepted.at_last
     looks = [now]
     while looks[-1].ended - before.ended < jobs:
         await asyncio.sleep(0.02)
         looks.append(await system.counts())
         assert looks[-1].at - now.at < 90, f"{looks[-1].ended - before.ended} of {jobs} jobs ended after 90 s"
-    await system.drained(tenants, jobs, since=before.ended)
+    await system.drained(accepted.tenants, jobs, since=before.ended)
     # The last hundredth apart: a record told twice must neither look like a slow system nor be overlooked.
     bulk = next(look for look in looks if look.ended - before.ended >= 0.99 * jobs)
-    return [
-        once(
-            f"burst.{name}",
-            f"accepted in a burst of {jobs:,}, {about}",
-            "jobs/s",
-            (now.accepted - first.accepted) / (now.at - first.at),
-            more_is_better=True,
-        ),
-        once(
-            f"drain.{name}",
-            f"from there until 99 % have ended, {about}",
-            "jobs/s",
-            (bulk.ended - now.ended) / (bulk.at - now.at) if bulk is not now else 0.0,
-            more_is_better=True,
-        ),
-        once(f"drain_tail.{name}", f"and then until all have, {about}", "s", looks[-1].at - bulk.at),
-    ]
+    return _Burst(
+        accepted,
+        (bulk.ended - now.ended) / (bulk.at - now.at) if bulk is not now else 0.0,
+        looks[-1].at - bulk.at,
+    )
 
 
 def _http_order(system: System, tenants: Sequence[Tenant], *, seconds: float) -> HttpOrder:
