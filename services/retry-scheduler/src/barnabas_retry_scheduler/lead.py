@@ -8,14 +8,13 @@ from datetime import timedelta
 
 import structlog
 
-from barnabas.domain.recovery import OVERDUE_GRACE_SECONDS, QUESTION_SECONDS
+from barnabas.domain.recovery import OUTBOX_STALE_SECONDS, OVERDUE_GRACE_SECONDS, QUESTION_SECONDS
 from barnabas.errors import TransientError
 from barnabas.postgres.database import Session
 from barnabas.runtime.periodic import every, retry_pause
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.leadership import ROLE
 from barnabas_retry_scheduler.measure import forget_measures
-from barnabas_retry_scheduler.relay_outbox import STALE_SECONDS
 from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -64,7 +63,7 @@ async def ask_once(resources: Resources, session: Session) -> bool:
     renews = leadership.renewal_is_due
     row = await session.fetchrow(
         "ask_what_waits",
-        timedelta(seconds=STALE_SECONDS),
+        timedelta(seconds=OUTBOX_STALE_SECONDS),
         timedelta(seconds=OVERDUE_GRACE_SECONDS),
         ROLE,
         leadership.holder,

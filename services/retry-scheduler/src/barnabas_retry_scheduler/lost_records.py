@@ -16,9 +16,6 @@ from barnabas.kafka.partitions import TopicPartition
 
 K = TypeVar("K")
 
-MARGIN_SECONDS = LOST_MARGIN_SECONDS
-"""Covers clocks that differ, and records on their way between outbox and log."""
-
 # Some 300 bytes each. Nothing more is sent again until some of these have been taken, so it bounds the flood too.
 _REMEMBERED_MAX = 100_000
 _LATE_MAX = 200
@@ -99,7 +96,7 @@ class LostRecords:
 
     def told_late(self, *, from_at: float, until_at: float, told_at: float) -> None:
         """What became ready in that time reached Kafka only now: the outbox had to wait."""
-        if told_at - from_at < MARGIN_SECONDS / 2:
+        if told_at - from_at < LOST_MARGIN_SECONDS / 2:
             return
         if self._late and self._late[-1][2] > told_at - 1.0:
             # A relay that works off an hour's outbox is one interval a second, not one for each batch.
@@ -134,4 +131,4 @@ class LostRecords:
 
     def is_lost(self, topic: str, *, in_kafka_since: float, horizon: float) -> bool:
         """Whether a record written then, to a partition that has been read up to the horizon, is gone."""
-        return in_kafka_since < horizon - MARGIN_SECONDS or in_kafka_since < self.wiped_at(topic)
+        return in_kafka_since < horizon - LOST_MARGIN_SECONDS or in_kafka_since < self.wiped_at(topic)

@@ -14,7 +14,7 @@ import structlog
 from barnabas.contract import topics
 from barnabas.contract.telling import job_keys, job_record
 from barnabas.domain.jobs import JobState, Priority
-from barnabas.domain.recovery import WALK_PAGE_ROWS, WALK_REST_SECONDS
+from barnabas.domain.recovery import LOST_MARGIN_SECONDS, WALK_PAGE_ROWS, WALK_REST_SECONDS
 from barnabas.kafka.lag import lag, oldest_unread_timestamp_ms
 from barnabas.postgres.reconciling import FIRST, Page, Suspect, inspect_open_jobs, read_oldest_outbox
 from barnabas.runtime import metrics
@@ -22,7 +22,7 @@ from barnabas.runtime.crash_points import CrashPoint, reach
 from barnabas.runtime.stop import Stop
 from barnabas_retry_scheduler.bells import repeat
 from barnabas_retry_scheduler.keep_topics import remember_topics
-from barnabas_retry_scheduler.lost_records import MARGIN_SECONDS, Horizons, Resent
+from barnabas_retry_scheduler.lost_records import Horizons, Resent
 from barnabas_retry_scheduler.reap_leases import take_back
 from barnabas_retry_scheduler.reconcile_deliveries import DeliveryReconciler
 from barnabas_retry_scheduler.resources import Resources
@@ -135,7 +135,7 @@ class Reconciler:
                 session,
                 walk.after,
                 limit=self._page_rows,
-                ready_before=_moment(max(walk.horizons.latest - MARGIN_SECONDS, wiped_at)),
+                ready_before=_moment(max(walk.horizons.latest - LOST_MARGIN_SECONDS, wiped_at)),
                 overdue_before=now - timedelta(seconds=_OVERDUE_SECONDS),
                 started_before=now - timedelta(seconds=resources.settings.lease_seconds),
             )

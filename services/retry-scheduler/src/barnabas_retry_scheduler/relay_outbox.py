@@ -13,9 +13,6 @@ from barnabas_retry_scheduler.tell import tell_rows
 
 log = structlog.get_logger(__name__)
 
-STALE_SECONDS = OUTBOX_STALE_SECONDS
-"""A living writer deletes its row within fractions of a second."""
-
 # A row is a flushed batch of up to a few hundred: some thousands of records a step.
 _ROWS = 20
 
@@ -29,7 +26,7 @@ async def relay_outbox(resources: Resources, stop: Stop) -> None:
     await answer(resources.bells.outbox, step, stop)
 
 
-async def relay_once(resources: Resources, *, stale_seconds: float = STALE_SECONDS) -> int:
+async def relay_once(resources: Resources, *, stale_seconds: float = OUTBOX_STALE_SECONDS) -> int:
     """Tell of the oldest rows left behind; returns how many there were, fewer than a batch or none when that was all.
 
     Raises `BrokerUnavailableError` when Kafka doesn't acknowledge.
