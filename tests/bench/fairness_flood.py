@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tests.bench.fairness_plan import FairnessPlan
 from tests.bench.figures import Figure, once, percentile, percentiles, split
 from tests.bench.load_http import HttpOrder
-from tests.bench.starts import read_span, read_waits, stamp_order
+from tests.bench.starts import Wait, read_span, read_waits, stamp_order
 from tests.bench.system import System, Tenant
 from tests.bench.tenants import make_tenants
 from tests.support.eventually import eventually
@@ -28,35 +28,36 @@ _GENERATOR_SECONDS = 4.0
 async def measure(system: System, plan: FairnessPlan) -> list[Figure]:
     """Waits of the quiet tenants, from acceptance to the handler's first line."""
     alone = await _alone(system, seconds=plan.quiet_seconds)
-    figures = percentiles(
-        "flood.alone.wait", f"{QUIET} quiet tenants alone, accept to handler start", split(alone, windows=_WINDOWS)
-    )
-    base = percentile([wait for _, wait in alone], 0.99)
+    figures = _figures("flood.alone", f"{QUIET} quiet tenants alone, accept to handler start", alone)
+    base = percentile([wait.seconds for wait in alone], 0.99)
     for name, job_type, about in (
         ("hold", "vary", f"jobs of {plan.flood_hold_seconds:g} s"),
         ("echo", "echo", "echo jobs"),
     ):
         arriving, beside = await _beside_flood(system, plan, job_type)
         if arriving:
-            figures += percentiles(
-                f"flood.{name}.arriving.wait",
-                f"the same while those {plan.flood_jobs:,} {about} arrive",
-                split(arriving, windows=_WINDOWS),
+            figures += _figures(
+                f"flood.{name}.arriving", f"the same while those {plan.flood_jobs:,} {about} arrive", arriving
             )
         figures += [
-            *percentiles(
-                f"flood.{name}.wait",
-                f"the same beside a tenant with {plan.flood_jobs:,} {about} in line",
-                split(beside, windows=_WINDOWS),
-            ),
+            *_figures(f"flood.{name}", f"the same beside a tenant with {plan.flood_jobs:,} {about} in line", beside),
             once(
                 f"flood.{name}.ratio",
                 f"and as a multiple of alone, p99, {about}",
                 "x",
-                percentile([wait for _, wait in beside], 0.99) / base,
+                percentile([wait.seconds for wait in beside], 0.99) / base,
             ),
         ]
     return figures
+
+
+def _figures(name: str, about: str, waits: Sequence[Wait]) -> list[Figure]:
+    """How long they waited, and where: before its claim, or between that and the handler's first line."""
+    until_claim = [(wait.accepted, wait.claimed - wait.accepted) for wait in waits]
+    return [
+        *percentiles(f"{name}.wait", about, split([(wait.accepted, wait.seconds) for wait in waits], windows=_WINDOWS)),
+        *percentiles(f"{name}.claim", f"{about}: until the claim", split(until_claim, windows=_WINDOWS)),
+    ]
 
 
 async def warm_up(system: System) -> None:
@@ -64,18 +65,15 @@ async def warm_up(system: System) -> None:
     await _alone(system, seconds=1.0)
 
 
-async def _alone(system: System, *, seconds: float) -> list[tuple[float, float]]:
+async def _alone(system: System, *, seconds: float) -> list[Wait]:
     quiet = await make_tenants(system, "quiet", QUIET)
     since = await asyncio.to_thread(system.ended.count)
     seen = await system.run_http(stamp_order(system, quiet, rate=QUIET, seconds=seconds))
     await system.drained(quiet, seen.accepted, since=since)
-    return [(wait.accepted, wait.seconds) for wait in await read_waits(system, quiet)]
+    return await read_waits(system, quiet)
 
 
-_Waits = list[tuple[float, float]]
-
-
-async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> tuple[_Waits, _Waits]:
+async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> tuple[list[Wait], list[Wait]]:
     """The quiet ones' waits while the flood arrives, and when all of it is in line."""
     quiet = await make_tenants(system, "quiet", QUIET)
     noisy = await make_tenants(system, "noisy", 1)
@@ -100,9 +98,9 @@ async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> tu
         " WHERE tenant_id = $1::uuid",
         noisy[0].id,
     )
-    waits = [(wait.accepted, wait.seconds) for wait in await read_waits(system, quiet)]
-    arriving = [wait for wait in waits if first <= wait[0] <= all_in_line]
-    beside = [wait for wait in waits if max(first, all_in_line) < wait[0] <= last]
+    waits = await read_waits(system, quiet)
+    arriving = [wait for wait in waits if first <= wait.accepted <= all_in_line]
+    beside = [wait for wait in waits if max(first, all_in_line) < wait.accepted <= last]
     assert beside, "the flood was over before a quiet tenant came: it needs more jobs"
     return arriving, beside
 

@@ -22,6 +22,7 @@ class Wait:
     """One job of a tenant whose jobs stamp their start; moments are seconds of Unix."""
 
     accepted: float
+    claimed: float
     started: float
 
     @property
@@ -50,11 +51,12 @@ def stamp_order(
 async def read_waits(system: System, tenants: Sequence[Tenant]) -> list[Wait]:
     """All of these tenants' ended jobs, which must be of type `stamp`."""
     rows = await system.database.fetch(
-        "SELECT extract(epoch FROM uuid_extract_timestamp(job_id))::float8 AS accepted, result"
+        "SELECT extract(epoch FROM uuid_extract_timestamp(job_id))::float8 AS accepted,"
+        " extract(epoch FROM started_at)::float8 AS claimed, result"
         " FROM job_results WHERE tenant_id = ANY ($1::uuid[])",
         [tenant.id for tenant in tenants],
     )
-    return [Wait(row["accepted"], msgspec.json.decode(row["result"])["started"]) for row in rows]
+    return [Wait(row["accepted"], row["claimed"], msgspec.json.decode(row["result"])["started"]) for row in rows]
 
 
 async def read_span(system: System, tenants: Sequence[Tenant]) -> tuple[float, float]:
