@@ -1,5 +1,7 @@
 """A pool whose server goes away and comes back."""
 
+import asyncio
+
 import pytest
 
 from barnabas.errors import DatabaseUnavailableError
@@ -32,5 +34,15 @@ async def test_a_transaction_whose_server_ended_it_says_so(world: World) -> None
 
     with pytest.raises(DatabaseUnavailableError):
         await world.engine.run(step)
+
+    assert await world.engine.fetchval("read_clock") is not None
+
+
+async def test_a_connection_that_dies_while_it_is_given_back_is_nobodys_error(world: World) -> None:
+    loop = asyncio.get_running_loop()
+    async with world.engine.session() as session:
+        await session.fetchval("read_clock")
+        # Not before the pool has looked whether it is open, and before it acts on that.
+        loop.call_soon(loop.call_soon, session.connection.terminate)
 
     assert await world.engine.fetchval("read_clock") is not None

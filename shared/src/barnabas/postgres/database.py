@@ -180,8 +180,9 @@ class Database:
         is_broken = _is_closed(connection)
         try:
             await self.pool.release(connection, timeout=5)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            # It couldn't be reset, so nobody may get it again; the pool opens another.
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+            # It couldn't be reset, so nobody may get it again; the pool opens another. One that dies while it is given
+            # back is an internal error of asyncpg's: it has it back already.
             _throw_away(connection)
             is_broken = True
         if is_broken:
