@@ -1,11 +1,16 @@
-"""What every test may ask for: the session's servers, and a database of its own."""
+"""What every test may ask for: the session's servers, and a database of its own; and how properties are tried."""
 
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from barnabas_local.database import Logins
 from tests.support.servers import Servers, open_servers
+
+# Few examples, without a limit for each, and the same ones each time: what they find is for ever, not for one run.
+settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

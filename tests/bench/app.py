@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 from barnabas.sdk import App
@@ -10,6 +11,7 @@ from barnabas.sdk import App
 app = App("bench")
 
 _IO_SECONDS = 0.005
+_GATE_SECONDS = 0.1
 
 
 class _Running:
@@ -38,6 +40,15 @@ async def small(payload: Any) -> bool:
 async def hold(payload: Any) -> None:
     """Occupy a slot for so many seconds, at no cost of CPU."""
     await asyncio.sleep(payload["seconds"])
+
+
+@app.handler("gate", timeout=3600)
+async def gate(payload: Any) -> None:
+    """Occupy a slot until a file is there."""
+    file = Path(payload["file"])
+    # Hundreds of these look: a thread for each look costs twenty times as much.
+    while not file.exists():  # noqa: ASYNC240
+        await asyncio.sleep(_GATE_SECONDS)
 
 
 @app.handler("vary", timeout=3600)

@@ -8,7 +8,7 @@ had come is a figure of its own: until then they come in at twice the rate at wh
 import asyncio
 from collections.abc import Sequence
 
-from tests.bench.fairness_plan import FairnessPlan
+from tests.bench.fairness_plan import FairnessPlan, TooSmallError
 from tests.bench.figures import Figure, once, percentile, percentiles, split
 from tests.bench.load_http import HttpOrder
 from tests.bench.starts import Wait, read_span, read_waits, stamp_order
@@ -101,7 +101,8 @@ async def _beside_flood(system: System, plan: FairnessPlan, job_type: str) -> tu
     waits = await read_waits(system, quiet)
     arriving = [wait for wait in waits if first <= wait.accepted <= all_in_line]
     beside = [wait for wait in waits if max(first, all_in_line) < wait.accepted <= last]
-    assert beside, "the flood was over before a quiet tenant came: it needs more jobs"
+    if not beside:
+        raise TooSmallError("the flood was over before a quiet tenant came")
     return arriving, beside
 
 

@@ -3,6 +3,10 @@
 from dataclasses import dataclass, replace
 
 
+class TooSmallError(Exception):
+    """What was in line was gone before it could be measured: on this machine the plan needs more jobs."""
+
+
 @dataclass(frozen=True, slots=True)
 class FairnessPlan:
     """Counts of jobs, and seconds. What is in a queue must outlast what is measured beside it."""

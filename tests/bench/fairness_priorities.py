@@ -4,11 +4,13 @@ Levels share as 25, 25, 30 and 20 while all have work; with fewer of them in lin
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from barnabas.contract.topics import PRIORITY_NAMES
 from tests.bench.fairness_flood import flood_order
-from tests.bench.fairness_plan import FairnessPlan
+from tests.bench.fairness_gate import slots_taken
+from tests.bench.fairness_plan import FairnessPlan, TooSmallError
 from tests.bench.figures import Figure, once, percentiles, split
 from tests.bench.starts import count_starts, read_span, read_waits, stamp_order
 from tests.bench.system import System
@@ -74,7 +76,8 @@ async def _critical_beside_low(system: System, plan: FairnessPlan) -> list[Figur
     await system.drained([*low, *urgent], flood.accepted + seen.accepted, since=since)
     _, last = await read_span(system, low)
     waits = [(wait.accepted, wait.seconds) for wait in await read_waits(system, urgent) if wait.accepted <= last]
-    assert waits, "the low level was done before a critical job came: the scenario needs more jobs"
+    if not waits:
+        raise TooSmallError("the low level was done before a critical job came")
     return percentiles(
         "priorities.critical_wait",
         "critical jobs beside a saturated low level, accept to handler start",
@@ -92,13 +95,13 @@ async def _starts(system: System, plan: FairnessPlan, names: Sequence[str]) -> d
     rounds = len(levels) * len(tenants)
     batch = max(1, min(_BATCH, plan.priority_jobs // (2 * rounds)))
     jobs = plan.priority_jobs // (rounds * batch) * rounds * batch
-    seen = await system.run_http(
-        flood_order(system, tenants, jobs, hold_seconds=plan.hold_seconds, priorities=levels, batch=batch)
-    )
-    begin = seen.answers[-1][0]
-    await system.drained(tenants, seen.accepted, since=since)
+    async with slots_taken(system) as taken:
+        seen = await system.run_http(
+            flood_order(system, tenants, jobs, hold_seconds=plan.hold_seconds, priorities=levels, batch=batch)
+        )
+        begin = time.time()
+    await system.drained([*tenants, taken.tenant], seen.accepted + taken.jobs, since=since)
     ends = await count_starts(system, tenants, since=begin, by="priority")
     end = min(last for _, last in ends.values())
-    assert end > begin, "a level had nothing left before everything was in line: the scenario needs more jobs"
     counted = await count_starts(system, tenants, since=begin, until=end, by="priority")
     return {PRIORITY_NAMES[priority]: count for priority, (count, _) in counted.items()}

@@ -176,7 +176,8 @@ class _Load:
                 return None
             await asyncio.sleep(_PAUSE_SECONDS / 4)
             due = time.monotonic()
-        return due if time.monotonic() < end else None
+        # The first is sent however late a busy machine is: what follows counts on there being one.
+        return due if number == 0 or time.monotonic() < end else None
 
     def _request(self) -> bytes:
         turn, key = divmod(next(self._turn), len(self.order.keys))

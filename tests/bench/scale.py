@@ -96,7 +96,8 @@ async def measure(system: System, *, only: Collection[str], plan: ScalePlan) -> 
 
 def _worst(figures: Sequence[Figure]) -> float:
     """The worst level as a multiple of the first."""
-    ratios = [figure.value / figures[0].value for figure in figures[1:]]
+    # A window of half a second may see nothing.
+    ratios = [figure.value / (figures[0].value or 1.0) for figure in figures[1:]]
     return min(ratios) if figures[0].more_is_better else max(ratios)
 
 

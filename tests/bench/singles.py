@@ -32,6 +32,9 @@ async def measure(system: System, *, warm_up_seconds: float, windows: int, windo
     # Only while all processes were sending.
     begin = max(one.answers[0][0] for one in seen) + warm_up_seconds
     end = min(one.answers[-1][0] for one in seen)
+    if begin >= end:
+        # They never did so at once: a busy machine, and a short measure.
+        begin, end = min(one.answers[0][0] for one in seen), max(one.answers[-1][0] for one in seen)
     length = (end - begin) / windows
     by_window: list[list[float]] = [[] for _ in range(windows)]
     for one in seen:

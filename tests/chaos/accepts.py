@@ -30,6 +30,8 @@ _IN_FLIGHT = 32
 _OK = frozenset({200, 202})
 _LATER = frozenset({429, 503})
 """What the door may say to a good request when it can't."""
+_TOO_SLOW = 408
+"""What it says when the way to it was so slow that the request didn't arrive in time."""
 
 
 @dataclass(slots=True)
@@ -148,7 +150,7 @@ class Load:
         if status in _OK:
             return answer
         self.ledger.write(*(Refused(now(), wish.key, tenant.id, status) for wish in portion))
-        if status not in _LATER or "retry-after" not in response.headers:
+        if status != _TOO_SLOW and (status not in _LATER or "retry-after" not in response.headers):
             self.wrong.append(f"{portion[0].key} and {len(portion) - 1} more: {status} {answer}")
         return None
 

@@ -125,6 +125,14 @@ class Faults:
         assert pid is not None
         return pid
 
+    async def _command(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """How a service is started, as its process tells, which may die of a job in that very moment."""
+        while True:
+            with suppress(psutil.NoSuchProcess):
+                like = psutil.Process(await self._lives(name))
+                if argv := like.cmdline():
+                    return argv, like.environ()
+
     def _pid(self, name: str) -> int | None:
         with suppress(OSError, KeyError, ValueError, psutil.NoSuchProcess):
             pid = self.stack.pid(name)
@@ -179,8 +187,7 @@ class Faults:
     async def _members(self, seconds: float) -> None:
         """Workers beyond those of the stack come and go, in good order or not."""
         end = now() + seconds
-        like = psutil.Process(await self._lives("worker"))
-        argv, env = like.cmdline(), like.environ()
+        argv, env = await self._command("worker")
         while now() < end:
             env["BARNABAS_OPS_PORT"] = str(ports.free_port())
             child = spawn("worker-extra", argv, env=env, log=self.stack.directory / "logs" / "worker-extra.log")

@@ -66,7 +66,7 @@ class Meddling:
                 return str(answer["id"])
             if status in _TOO_LATE:
                 return None
-            if status not in (0, 429, 503):
+            if status not in (0, 408, 429, 503):
                 self.load.wrong.append(f"{path}: {status} {answer}")
                 return None
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -240,9 +240,14 @@ class Proxy:
 
 
 @asynccontextmanager
-async def open_proxy(target_port: int, *, choice: random.Random, port: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy before a port of loopback that lets everything pass; the server need not be there yet."""
-    port = port or ports.free_port()
+async def open_proxy(
+    target_port: int, *, choice: random.Random, port: int = 0, avoid: frozenset[int] = frozenset()
+) -> AsyncIterator[Proxy]:
+    """A proxy before a port of loopback that lets everything pass; the server need not be there yet.
+
+    Its own port is none of `avoid`.
+    """
+    port = port or ports.free_port(avoid=avoid | {target_port})
     # Bound and never listening, so that the port stays ours while connections are refused.
     with _bound(port, also_in_use=False):
         proxy = Proxy(port, (ports.LOOPBACK, target_port), choice)

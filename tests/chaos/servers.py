@@ -85,12 +85,17 @@ class ChaosServers:
 async def open_chaos_servers(choice: random.Random) -> AsyncIterator[ChaosServers]:
     """Kafka and Postgres behind proxies; stopped and thrown away at the end."""
     with _own_directory() as directory:
-        kafka_port, postgres_port = ports.free_port(), ports.free_port()
-        kafka = AdvertisedKafka(directory / "kafka", directory / "kafka.log", port=kafka_port, short_lived=True)
+        # Nobody listens on them for a while, and they must not be given twice.
+        kafka_port = ports.free_port()
+        postgres_port = ports.free_port(avoid=frozenset({kafka_port}))
+        taken = frozenset({kafka_port, postgres_port})
+        kafka = AdvertisedKafka(
+            directory / "kafka", directory / "kafka.log", port=kafka_port, avoid_ports=taken, short_lived=True
+        )
         postgres = Postgres(directory / "postgres", directory / "postgres.log", port=postgres_port)
         async with (
-            open_proxy(kafka_port, choice=choice) as kafka_proxy,
-            open_proxy(postgres_port, choice=choice) as postgres_proxy,
+            open_proxy(kafka_port, choice=choice, avoid=taken) as kafka_proxy,
+            open_proxy(postgres_port, choice=choice, avoid=taken) as postgres_proxy,
         ):
             kafka.advertised_port = kafka_proxy.port
             servers = ChaosServers(kafka, postgres, kafka_proxy, postgres_proxy)

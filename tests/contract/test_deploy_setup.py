@@ -15,7 +15,6 @@ from barnabas.errors import BarnabasError
 from barnabas.kafka.admin import topic_ids
 from barnabas.postgres.migrate import migrations
 from barnabas_local import ports
-from barnabas_local.database import drop_database
 from tests.support.servers import Servers
 
 
@@ -24,7 +23,7 @@ async def name(servers: Servers) -> AsyncIterator[str]:
     """The name of a database of one's own, which doesn't exist yet."""
     name = f"barnabas_test_{token_hex(6)}"
     yield name
-    await drop_database(servers.superuser_dsn, name)
+    await servers.drop(name)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 
 from barnabas.postgres import migrate as migrating
 from barnabas.postgres.migrate import Migration, MigrationChangedError, migrate, migrations
-from barnabas_local.database import Logins, drop_database, prepare_database
+from barnabas_local.database import Logins, prepare_database
 from tests.contract.sources import ROOT
 from tests.support.servers import Servers
 
@@ -19,11 +20,11 @@ from tests.support.servers import Servers
 @pytest.fixture
 async def empty(servers: Servers) -> AsyncIterator[Logins]:
     """A database with logins and nothing else."""
-    name = f"barnabas_empty_{id(object()):x}"
+    name = f"barnabas_empty_{token_hex(6)}"
     try:
         yield await prepare_database(servers.superuser_dsn, database=name)
     finally:
-        await drop_database(servers.superuser_dsn, name)
+        await servers.drop(name)
 
 
 @asynccontextmanager

@@ -27,13 +27,13 @@ KILLS = 2
 """A third could make a dead letter of a job that each of them has hit."""
 QUICK = RetryPolicy(base_seconds=0.1, factor=1.5, cap_seconds=1.0)
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 async def stack() -> AsyncIterator[Stack]:
-    """Two workers of few slots, which are taken for dead after three seconds."""
-    settings = {"BARNABAS_LEASE_SECONDS": "3", "BARNABAS_SLOTS": "8"}
+    """Two workers of few slots. Their lease is not short: a job that a starved machine loses too is a dead letter."""
+    settings = {"BARNABAS_SLOTS": "8"}
     async with open_stack(workers=2, app="tests.support.recording_handlers:app", env=settings) as running:
         yield running
 
@@ -134,14 +134,15 @@ async def test_jobs_with_an_ordering_key_start_in_order_through_retries_kills_an
         await _until_ended(database, [UUID(tenant)])
 
         # The dead ones go round again, while a later job has its turn and others wait behind it.
-        late = [_note(tmp_path, name, number, choice, seconds=3.0) for number in (20, 21, 22) for name in keys]
-        for job in late[len(keys) :]:
-            job["payload"]["seconds"] = 0.0
+        late = [_note(tmp_path, name, number, choice, seconds=0.0) for number in (20, 21, 22) for name in keys]
+        for job in late[: len(keys)]:
+            job["payload"]["until"] = str(tmp_path / "redriven")
         await client.submit_batch(late)
-        await eventually(lambda: all("20" in _numbers(tmp_path, name) for name in keys), timeout=30)
+        await eventually(lambda: all("20" in _numbers(tmp_path, name) for name in keys))
         (tmp_path / "repaired").touch()
         dead = [letter.id async for letter in client.dlq(kind="jobs")]
         await client.redrive(dead)
+        (tmp_path / "redriven").touch()
         await _until_ended(database, [UUID(tenant)])
         losses = await _losses(database, [UUID(tenant)])
         left = await database.fetchval("SELECT count(*) FROM ordering WHERE tenant_id = $1", UUID(tenant))
@@ -164,9 +165,10 @@ async def test_quiet_tenants_hardly_wait_while_another_floods_the_workers(stack:
     flooding, flood_key = await stack.tenant("limits-flood")
     quiet = [await stack.tenant(f"limits-quiet-{number}") for number in range(5)]
     async with stack.client(flood_key) as client, stack.database() as database:
-        for part in _parts([{"type": "nap", "payload": {"seconds": 0.02}}] * 4_000, 500):
+        # Twenty seconds of work for all slots: enough for whatever a busy machine takes to submit the few others.
+        for part in _parts([{"type": "nap", "payload": {"seconds": 0.1}}] * 3_200, 800):
             await client.submit_batch(part)
-        assert await _open_jobs(database, [UUID(flooding)]) > 2_000
+        assert await _open_jobs(database, [UUID(flooding)]) > 1_600
         async with asyncio.TaskGroup() as group:
             for _, key in quiet:
                 group.create_task(_trickle(stack, key, 8, random.Random(choice.random())))
@@ -229,15 +231,19 @@ async def _kill_holders(
 ) -> int:
     """kill -9 a worker while it runs jobs of these tenants, so often or until all of them have ended."""
     for killed in range(times):
-        victim = choice.choice(["worker", "worker-2"])
         await asyncio.sleep(choice.uniform(0.1, 0.5))
 
-        async def is_over(victim: str = victim) -> str | None:
+        async def is_over() -> str | None:
             if not await _open_jobs(database, tenants):
                 return "ended"
+            # Another one each time: all of a tenant's jobs may be with one worker.
+            victim = choice.choice(["worker", "worker-2"])
             # Stopped first, so that what it runs now it runs when it dies. A job that still has time to go cannot have
             # ended: of any other the end may be on its way to Postgres, and be committed after the death.
-            pid = stack.signal(victim, signal.SIGSTOP)
+            try:
+                pid = stack.signal(victim, signal.SIGSTOP)
+            except (ProcessLookupError, KeyError):
+                return None  # it is on its way up
             held = await database.fetchval(
                 "SELECT count(*) FROM jobs JOIN workers USING (worker_id) JOIN job_payloads USING (tenant_id, job_id)"
                 " WHERE pid = $1 AND state = 3 AND tenant_id = ANY ($2) AND jobs.started_at + make_interval("
@@ -251,7 +257,7 @@ async def _kill_holders(
             await stack.kill(victim)
             return "killed"
 
-        if await eventually(is_over, timeout=60) == "ended":
+        if await eventually(is_over, timeout=240) == "ended":
             return killed
     return times
 
@@ -265,7 +271,7 @@ async def _open_jobs(database: Any, tenants: Sequence[UUID]) -> int:
 
 
 async def _until_ended(database: Any, tenants: Sequence[UUID]) -> None:
-    await eventually(lambda: _open_jobs(database, tenants), until=lambda count: count == 0, timeout=90)
+    await eventually(lambda: _open_jobs(database, tenants), until=lambda count: count == 0, timeout=300)
 
 
 async def _losses(database: Any, tenants: Sequence[UUID]) -> int:

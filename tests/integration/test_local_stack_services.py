@@ -10,6 +10,7 @@ import pytest
 
 from barnabas_local import ports
 from barnabas_local.database import Logins
+from barnabas_local.kafka import Kafka
 from barnabas_local.keeping import DELAY_SECONDS_MAX, how_it_ended, restart_delay
 from barnabas_local.log_reader import read_logs
 from barnabas_local.paths import Home
@@ -98,6 +99,20 @@ def test_ports_lie_outside_the_range_of_outgoing_connections_and_are_kept() -> N
     assert 20_000 <= first < 32_000
     assert ports.free_port(keep=first) == first
     assert ports.free_port(keep=first, avoid=frozenset({first})) != first
+
+
+def test_the_controller_of_kafka_takes_no_port_that_somebody_else_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = ports.free_port()
+    others = ports.free_port(avoid=frozenset({own}))
+    left = ports.free_port(avoid=frozenset({own, others}))
+    monkeypatch.setattr(ports, "_RANGE", [own, others, left])
+    kafka = Kafka(tmp_path, tmp_path / "log", port=own, avoid_ports=frozenset({others}))
+
+    written = {kafka._write_config(tmp_path / "data").read_text(encoding="utf-8") for _ in range(20)}
+
+    assert [f"CONTROLLER://127.0.0.1:{left}\n" in text for text in written] == [True]
 
 
 def test_logs_of_former_runs_are_kept_and_the_oldest_goes(tmp_path: Path) -> None:
@@ -201,7 +216,7 @@ def _barnabas(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env={name: value for name, value in os.environ.items() if not name.startswith("BARNABAS_")},
     )

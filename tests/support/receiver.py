@@ -227,7 +227,7 @@ class Receiver:
         """What came to one path, in order."""
         return [request for request in self.requests if request.path == path]
 
-    async def until(self, path: str, count: int, timeout: float = 20.0) -> list[Received]:
+    async def until(self, path: str, count: int, timeout: float = 60.0) -> list[Received]:
         """Wait for that many requests to a path."""
         return await eventually(lambda: self.at(path), until=lambda got: len(got) >= count, timeout=timeout)
 

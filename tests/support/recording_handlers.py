@@ -10,6 +10,8 @@ from barnabas.sdk import App, Context, PermanentError, RetryableError
 
 app = App("recording")
 
+_LOOK_SECONDS = 0.05
+
 
 class Note(BaseModel):
     """What to write where, and how the attempt goes."""
@@ -19,6 +21,8 @@ class Note(BaseModel):
     seconds: float = 0.0
     fails: int = 0
     """So many attempts fail first."""
+    until: str | None = None
+    """It goes on until this file is there."""
     dies_without: str | None = None
     """It fails for good as long as this file isn't there."""
 
@@ -29,10 +33,12 @@ class Nap(BaseModel):
     seconds: float
 
 
-@app.handler("note", timeout=60)
+@app.handler("note", timeout=600)
 async def note(payload: Note, ctx: Context) -> None:
     _write(payload.file, payload.line)
     await asyncio.sleep(payload.seconds)
+    while payload.until is not None and not await asyncio.to_thread(Path(payload.until).exists):
+        await asyncio.sleep(_LOOK_SECONDS)
     if payload.dies_without is not None and not await asyncio.to_thread(Path(payload.dies_without).exists):
         raise PermanentError("as it was told", code="told")
     if ctx.attempt <= payload.fails:

@@ -11,16 +11,22 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
 
 from barnabas.postgres.migrate import migrate
 from barnabas_local import ports
 from barnabas_local.database import Logins, drop_database, prepare_database
 from barnabas_local.kafka import Kafka
 from barnabas_local.postgres import Postgres
+from tests.support.eventually import eventually
+
+T = TypeVar("T")
 
 _PREFIX = "barnabas-tests-"
 
@@ -40,9 +46,15 @@ class Servers:
         """A migrated database of one's own, dropped at the end."""
         name = f"barnabas_test_{secrets.token_hex(6)}"
         try:
-            yield await prepare_database(self.superuser_dsn, database=name, template=self.template)
+            yield await _when_unused(
+                lambda: prepare_database(self.superuser_dsn, database=name, template=self.template)
+            )
         finally:
-            await drop_database(self.superuser_dsn, name)
+            await self.drop(name)
+
+    async def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected; nothing happens if there is none."""
+        await _when_unused(lambda: drop_database(self.superuser_dsn, name))
 
 
 @asynccontextmanager
@@ -64,7 +76,21 @@ async def open_servers() -> AsyncIterator[Servers]:
             await migrate((await prepare_database(superuser_dsn, database=template)).owner_dsn)
             yield Servers(kafka=bootstrap, superuser_dsn=superuser_dsn, template=template)
         finally:
-            await drop_database(superuser_dsn, template)
+            await _when_unused(lambda: drop_database(superuser_dsn, template))
+
+
+async def _when_unused(step: Callable[[], Awaitable[T]]) -> T:
+    """A step that wants a database for itself: Postgres gives the connections that were there five seconds to end."""
+
+    async def attempt() -> tuple[T] | None:
+        try:
+            return (await step(),)
+        except asyncpg.ObjectInUseError:
+            return None
+
+    done = await eventually(attempt)
+    assert done is not None
+    return done[0]
 
 
 @asynccontextmanager
@@ -75,8 +101,16 @@ async def _given(kafka: str, postgres: str) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def _processes() -> AsyncIterator[tuple[str, str]]:
     with _own_directory() as directory:
-        kafka = Kafka(directory / "kafka", directory / "kafka.log", heap_mb_max=512, short_lived=True)
-        postgres = Postgres(directory / "postgres", directory / "postgres.log", shared_buffers_mb=128)
+        port = ports.free_port()
+        kafka = Kafka(
+            directory / "kafka",
+            directory / "kafka.log",
+            heap_mb_max=512,
+            short_lived=True,
+            port=ports.free_port(avoid=frozenset({port})),
+            avoid_ports=frozenset({port}),
+        )
+        postgres = Postgres(directory / "postgres", directory / "postgres.log", port=port, shared_buffers_mb=128)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(kafka.start())
@@ -95,12 +129,17 @@ def _own_directory() -> Iterator[Path]:
         with _locked(old) as ours:
             if ours:
                 shutil.rmtree(old, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    with _locked(directory):
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with _locked(directory) as ours:
+            # Another session's sweep may have come in between, and has removed it then.
+            if not ours or not directory.exists():
+                continue
+            try:
+                yield directory
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+            return
 
 
 @contextmanager

@@ -20,8 +20,8 @@ import psutil
 from barnabas.client.api import AsyncClient
 from tests.support.eventually import eventually
 
-_UP_SECONDS = 120.0
-_DOWN_SECONDS = 60.0
+# What a service may take to drain, Kafka and Postgres to stop, one after the other.
+_UP_SECONDS = _DOWN_SECONDS = 120.0
 _TROUBLES_MAX = 30
 
 
@@ -69,15 +69,18 @@ class Stack:
     async def kill(self, name: str) -> None:
         """kill -9, and wait until the supervisor has started it anew."""
         # It may be on its way up from an earlier death.
-        await eventually(lambda: self._running(name), timeout=60)
-        before = self.signal(name, signal.SIGKILL)
-        await eventually(lambda: self._running(name) not in (None, before), timeout=60)
+        before = await eventually(lambda: self._running(name), timeout=120)
+        assert before is not None
+        # Or it ended by itself in this moment.
+        with suppress(ProcessLookupError):
+            os.kill(before, signal.SIGKILL)
+        await eventually(lambda: self._running(name) not in (None, before), timeout=120)
 
-    async def until_ready(self, name: str, timeout: float = 60.0) -> None:
+    async def until_ready(self, name: str, timeout: float = 120.0) -> None:
         """Wait until a service's ops port says that it is ready."""
 
         async def ready() -> bool:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, KeyError):
                 async with httpx.AsyncClient(trust_env=False) as http:
                     return (
                         await http.get(f"{self.told['process_urls'][name.replace('-', '_')]}/readyz")
@@ -101,9 +104,13 @@ class Stack:
 
     def processes(self) -> list[psutil.Process]:
         """Every live process of this stack, found by its directory or its parent."""
+        found = []
         with suppress(FileNotFoundError, KeyError):
-            return [psutil.Process(pid) for pid in self.told["pids"].values() if psutil.pid_exists(pid)]
-        return []
+            for pid in self.told["pids"].values():
+                # It may have ended by itself.
+                with suppress(psutil.NoSuchProcess):
+                    found.append(psutil.Process(pid))
+        return found
 
     def _running(self, name: str) -> int | None:
         with suppress(FileNotFoundError, KeyError, json.JSONDecodeError):

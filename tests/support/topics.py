@@ -22,7 +22,7 @@ class TopicReader:
         # A group of its own that begins at the beginning: older records do no harm, since tests look for their own ids.
         self._consumer = Consumer(self._bootstrap, group=f"test-{uuid.uuid4()}", topics=[self._topic])
         await self._consumer.__aenter__()
-        await eventually(lambda: bool(self._consumer.assignment), timeout=20)
+        await eventually(lambda: bool(self._consumer.assignment))
         self._task = asyncio.create_task(self._read())
         return self
 
@@ -30,12 +30,15 @@ class TopicReader:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._task.cancel()
+        await asyncio.wait([self._task])
         await self._consumer.close()
 
-    async def until(self, wanted: Callable[[ConsumedRecord], bool], timeout: float = 20.0) -> ConsumedRecord:
+    async def until(self, wanted: Callable[[ConsumedRecord], bool], timeout: float = 60.0) -> ConsumedRecord:
         """The first record that is wanted."""
 
         def find() -> ConsumedRecord | None:
+            if self._task.done():
+                self._task.result()
             return next((record for record in self.records if wanted(record)), None)
 
         found = await eventually(find, timeout=timeout)

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ _SETTINGS = {
     # Deliveries wait in memory behind a slow endpoint.
     "BARNABAS_CALLS_PER_ENDPOINT": "2",
 }
-_READY_SECONDS = 120.0
-_END_SECONDS = 60.0
+_READY_SECONDS = 300.0
 # A process that ends by itself, because a server didn't answer in time, would be started again in a circle.
 _REST_SECONDS = 0.5
 # A process that is told to stop before it listens to signals is ended by them.
@@ -104,10 +103,10 @@ class Kept:
 
     def send(self, number: signal.Signals) -> None:
         """Signal the process that runs now, if one does."""
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass  # it has died a moment ago
+        # 0 would be everybody of our own group.
+        if self.pid:
+            with suppress(ProcessLookupError):  # it has died a moment ago
+                os.kill(self.pid, number)
 
     def stop(self) -> None:
         """End it, and don't start it again."""
@@ -187,8 +186,17 @@ async def open_system(
 ) -> AsyncIterator[System]:
     """A system of one's own on free ports, of the test build; everything is stopped and thrown away at the end."""
     directory = _own_directory()
-    kafka = QuickKafka(directory / "kafka", directory / "kafka.log", heap_mb_max=512, short_lived=True)
-    postgres = Postgres(directory / "postgres", directory / "postgres.log", shared_buffers_mb=128)
+    # Both are free until their servers listen, and must not be given twice.
+    port = ports.free_port()
+    kafka = QuickKafka(
+        directory / "kafka",
+        directory / "kafka.log",
+        port=ports.free_port(avoid=frozenset({port})),
+        avoid_ports=frozenset({port}),
+        heap_mb_max=512,
+        short_lived=True,
+    )
+    postgres = Postgres(directory / "postgres", directory / "postgres.log", port=port, shared_buffers_mb=128)
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         for server in (kafka, postgres):

@@ -73,9 +73,11 @@ async def deduplication(database: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # In one transaction, and alone from its beginning: a notifier may be writing.
         await database.execute(
+            "LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE;"
             "DELETE FROM deliveries AS one USING deliveries AS other WHERE one.delivery_id > other.delivery_id"
             " AND one.tenant_id = other.tenant_id AND one.event_id = other.event_id"
-            " AND one.endpoint_id = other.endpoint_id"
+            " AND one.endpoint_id = other.endpoint_id;"
+            f"ALTER TABLE deliveries ADD CONSTRAINT deliveries_pkey {columns}"
         )
-        await database.execute(f"ALTER TABLE deliveries ADD CONSTRAINT deliveries_pkey {columns}")

@@ -1,6 +1,6 @@
 """One ingest for the tests of a module, with real Kafka and real Postgres around it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -8,6 +8,14 @@ from barnabas_local.database import Logins
 from tests.integration.ingest.support import Caller, RunningIngest, running_ingest
 from tests.support.servers import Servers
 from tests.support.world import World, open_world
+
+
+@pytest.fixture(scope="module", autouse=True)
+def much_patience() -> Iterator[None]:
+    """A starved broker may need longer for a new queue's topics than a caller would wait for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("barnabas_ingest.queues._TOPICS_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture(scope="module")

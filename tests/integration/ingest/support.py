@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -181,8 +182,8 @@ async def running_ingest(
     # Our own limit on connections would hide the server's.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         ingest = RunningIngest(http, load(IngestSettings, environment), loops)
-        await ingest.start()
         try:
+            await ingest.start()
             yield ingest
         finally:
             await ingest.end()
@@ -195,14 +196,22 @@ class Wire:
         self._target = urlsplit(dsn)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
-        self._port = 0
+        # Bound and never listening: while the wire is cut its port refuses connections, and nobody else is given it.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
     async def __aenter__(self) -> "Wire":
+        self._place.bind(("127.0.0.1", 0))
         await self.restore()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.cut()
+        self._place.close()
+
+    @property
+    def _port(self) -> int:
+        return int(self._place.getsockname()[1])
 
     def through(self, dsn: str) -> str:
         """The same DSN by way of this wire."""
@@ -220,17 +229,21 @@ class Wire:
     async def restore(self) -> None:
         """Postgres is back, at the same address."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._target.hostname is not None
         assert self._target.port is not None
+        server = self._server
         try:
             upstream = await asyncio.open_connection(self._target.hostname, self._target.port)
         except OSError:
             writer.transport.abort()
             return
         self._writers |= {writer, upstream[1]}
+        if server is None or server is not self._server:
+            # It was cut while this connection was being made: nothing may get through.
+            writer.transport.abort()
+            upstream[1].transport.abort()
         await asyncio.gather(self._copy(reader, upstream[1]), self._copy(upstream[0], writer))
         self._writers -= {writer, upstream[1]}
 

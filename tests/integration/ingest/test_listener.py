@@ -1,5 +1,6 @@
 """The public port's socket: one's own unless both say that they share it."""
 
+import selectors
 import socket
 
 import pytest
@@ -19,7 +20,7 @@ def test_two_that_share_a_port_both_get_connections_and_one_that_ended_gets_none
             both = _taken(port, first, second, count=60)
         alone = _taken(port, first, count=20)
 
-    assert sum(both) == 60
+    # A share below it has a chance of one in 10**12.
     assert min(both) >= 5
     assert alone == [20]
 
@@ -33,17 +34,18 @@ def test_a_port_that_somebody_has_for_himself_is_refused(held: bool, wanted: boo
 def _taken(port: int, *listeners: socket.socket, count: int) -> list[int]:
     """How many of so many connections each listener was given."""
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
-    taken = []
-    for listener in listeners:
-        connections = []
-        while True:
-            try:
-                connections.append(listener.accept()[0])
-            except BlockingIOError:
-                break
-        taken.append(len(connections))
-        for connection in connections:
-            connection.close()
+    taken = dict.fromkeys(listeners, 0)
+    with selectors.DefaultSelector() as waiting:
+        for listener in listeners:
+            waiting.register(listener, selectors.EVENT_READ)
+        # Its client may have a connection a moment before its listener has.
+        while sum(taken.values()) < count:
+            ready = waiting.select(timeout=60)
+            assert ready, f"only {taken.values()} of {count} arrived"
+            for key, _ in ready:
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.accept()[0].close()
+                taken[key.fileobj] += 1
     for client in clients:
         client.close()
-    return taken
+    return list(taken.values())

@@ -3,15 +3,16 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
 from barnabas.contract import topics
 from barnabas.contract.records import decode
+from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin
 from barnabas_local.database import Logins
 from tests.integration.ingest.support import NO_KAFKA, Caller, RunningIngest, running_ingest
-from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
 from tests.support.world import World
 
@@ -29,11 +30,13 @@ async def queue(kafka_admin: Admin) -> AsyncIterator[str]:
     """The name of a queue that no other test has; its topics go at the end."""
     name = f"q{uuid.uuid4().hex[:8]}"
     yield name
-    await kafka_admin.delete_topics([topic.name for topic in topics.topics_of_queue(name)])
+    # It is asked for in any case: that a starved broker is slow to answer is no failure.
+    with suppress(BrokerUnavailableError):
+        await kafka_admin.delete_topics([topic.name for topic in topics.topics_of_queue(name)])
 
 
 async def names_in_kafka(admin: Admin) -> set[str]:
-    return await admin.call(lambda client: set(client.list_topics(timeout=10).topics))
+    return await admin.call(lambda client: set(client.list_topics(timeout=60).topics))
 
 
 async def revision(world: World) -> int:
@@ -56,7 +59,8 @@ async def test_the_first_job_of_a_queue_makes_the_queue_with_its_topics(
     assert (await tenant.get(f"/v1/jobs/{reply.body['id']}")).body["queue"] == queue
     assert await revision(module_world) == before + 1
     async with TopicReader(module_world.kafka, topics.job_topic(queue, 2)) as reader:
-        record = await reader.until(lambda each: decode(each.value).ref_id == uuid.UUID(reply.body["id"]))
+        record = await reader.until(lambda each: each.key == str(tenant.tenant_id).encode())
+    assert decode(record.value).ref_id == uuid.UUID(reply.body["id"])
     stored = await module_world.superuser.fetchval("SELECT queue_id FROM queues WHERE name = $1", queue)
     assert decode(record.value).queue_id == stored
 
@@ -114,29 +118,24 @@ async def test_above_the_bound_no_queue_is_made_and_nobody_is_told_of_news(
 ) -> None:
     async with running_ingest(module_world.kafka, database, queues_max="2") as ingest:
         tenant = await ingest.tenant()
-        try:
-            assert await tenant.submit(queue=queue)
-            assert ingest.resources is not None
-            before = await ingest.resources.database.fetchval("read_clock")
-            assert before is not None
+        assert await tenant.submit(queue=queue)
 
-            refused = await tenant.post("/v1/jobs", {"type": "echo", "payload": 1, "queue": f"{queue}-2"})
-            batch = await tenant.post("/v1/jobs/batch", [{"type": "echo", "payload": 1, "queue": f"{queue}-2"}])
+        refused = await tenant.post("/v1/jobs", {"type": "echo", "payload": 1, "queue": f"{queue}-2"})
+        batch = await tenant.post("/v1/jobs/batch", [{"type": "echo", "payload": 1, "queue": f"{queue}-2"}])
 
-            assert (refused.status, refused.code) == (422, "too_many_queues")
-            assert batch.body["items"][0]["problem"]["code"] == "too_many_queues"
-            assert await tenant.submit(queue=queue)
-            listed = await ingest.admin.get("/v1/admin/queues")
-            assert [each["name"] for each in listed.body["items"]] == ["default", queue]
-            assert f"barnabas.jobs.{queue}-2.low" not in await names_in_kafka(kafka_admin)
-        finally:
-            await kafka_admin.delete_topics([topic.name for topic in topics.topics_of_queue(queue)])
+        assert (refused.status, refused.code) == (422, "too_many_queues")
+        assert batch.body["items"][0]["problem"]["code"] == "too_many_queues"
+        assert await tenant.submit(queue=queue)
+        listed = await ingest.admin.get("/v1/admin/queues")
+        assert [each["name"] for each in listed.body["items"]] == ["default", queue]
+        assert f"barnabas.jobs.{queue}-2.low" not in await names_in_kafka(kafka_admin)
 
 
 async def test_with_kafka_away_jobs_of_a_known_queue_are_accepted_and_a_new_one_is_not_made(
-    tenant: Caller, module_world: World, queue: str
+    tenant: Caller, module_world: World, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tenant.submit(queue=queue)
+    monkeypatch.setattr("barnabas_ingest.queues._TOPICS_SECONDS", 5.0)
     async with running_ingest(NO_KAFKA, module_world.logins) as ingest:
         there = Caller(tenant._http, ingest.url, tenant.key)
 
@@ -209,6 +208,6 @@ async def test_jobs_are_listed_by_their_queue(tenant: Caller, queue: str) -> Non
     mine = await tenant.submit(queue=queue)
     await tenant.submit()
 
-    listed = await eventually(lambda: tenant.get(f"/v1/jobs?queue={queue}"))
+    listed = await tenant.get(f"/v1/jobs?queue={queue}")
 
     assert [job["id"] for job in listed.body["items"]] == [mine]

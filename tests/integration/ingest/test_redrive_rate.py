@@ -61,7 +61,7 @@ async def test_what_waits_for_its_place_has_a_timer_and_nothing_is_left_behind(
     ids = await dead_letters(tenant, module_world, 3)
     ids += await dead_letters(tenant, module_world, 1, ordering_key="one")
     behind = await tenant.submit(0, ordering_key="one")
-    await redrive(tenant, ids, rate=0.5)
+    await redrive(tenant, ids, rate=0.01)
 
     checked = await verify(module_world.logins.engine_dsn, patience_seconds=0.0)
 

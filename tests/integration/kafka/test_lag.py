@@ -31,7 +31,7 @@ async def test_lag_counts_from_the_committed_offset_and_its_age_from_the_next_re
         records = await consume(consumer, 20)
         consumer.commit({TopicPartition(name, 0): 15})
     lags = await lag(admin, group, [name])
-    oldest = await oldest_unread_timestamp_ms(admin, lags)
+    oldest = await oldest_unread_timestamp_ms(admin, lags, timeout=60)
     await report_lag(admin, group, [name])
 
     assert [(each.committed, each.records) for each in lags] == [(15, 5)]
@@ -61,7 +61,7 @@ async def test_many_partitions_are_asked_at_once(admin: Admin, producer: Produce
     await producer.send(name, numbered(range(500)))
     lags = await lag(admin, f"g.{name}", [name])
     started = time.monotonic()
-    oldest = await oldest_unread_timestamp_ms(admin, lags)
+    oldest = await oldest_unread_timestamp_ms(admin, lags, timeout=60)
     print(f"the oldest of 24 partitions in {(time.monotonic() - started) * 1e3:.0f} ms")
 
     assert {at for at, at_ms in oldest.items() if at_ms is not None} == {each.at for each in lags if each.records}

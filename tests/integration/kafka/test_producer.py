@@ -31,13 +31,14 @@ async def test_key_value_and_headers_arrive_as_they_were_sent(
     bootstrap: str, producer: Producer, make_topic: MakeTopic
 ) -> None:
     topic = await make_topic(1)
+    began_ms = int(time.time() * 1_000)
     await producer.send(topic, [(b"tenant", b"\x00\xff", [("a", b"1"), ("a", b"2")]), (None, None, None)])
     async with Consumer(bootstrap, group=f"g.{topic}", topics=[topic]) as consumer:
         first, second = await consume(consumer, 2)
 
     assert (first.key, first.value, first.headers) == (b"tenant", b"\x00\xff", (("a", b"1"), ("a", b"2")))
     assert (second.key, second.value, second.headers) == (None, None, ())
-    assert abs(first.timestamp_ms / 1_000 - time.time()) < 60
+    assert began_ms <= first.timestamp_ms <= time.time() * 1_000
 
 
 async def test_a_key_lands_in_the_partition_that_javas_producer_would_choose(
@@ -92,12 +93,16 @@ async def test_while_kafka_is_away_the_producer_stops_accepting_and_what_it_hold
     # Port 9 is discard: nothing listens there.
     async with Producer("127.0.0.1:9", delivery_timeout_seconds=1.5) as producer:
         sent = producer.start_send("any", numbered(range(10)))
-        assert producer.accepting
-        late = await _until_not_accepting(producer)
+        [waiting] = producer._open.values()
+        accepting = [producer.accepting]
+        # Nothing is settled before the loop turns.
+        for seconds in (0.5, 0.6):
+            waiting.started -= seconds
+            accepting.append(producer.accepting)
         with pytest.raises(BrokerUnavailableError):
             await sent
 
-        assert late >= 1.0
+        assert accepting == [True, True, False]
         assert producer.queued == 0
         assert producer.accepting
 
@@ -129,7 +134,8 @@ async def test_a_broken_client_is_replaced_and_what_it_held_is_unknown(
 ) -> None:
     topic = await make_topic(1)
     await producer.send(topic, numbered([0]))
-    held = producer.start_send(topic, numbered([1]))
+    # Held for five seconds by the client itself: no acknowledgement can come first.
+    held = producer.start_send("test.never-made", numbered([1]))
     # What the library reports when idempotence is lost; nothing outside of it can bring that about on demand.
     producer._break("fatal error, as the library would report it")
     accepting_while_broken = producer.accepting
@@ -142,7 +148,7 @@ async def test_a_broken_client_is_replaced_and_what_it_held_is_unknown(
         arrived = await consume_until(consumer, lambda records: 3 in numbers(records))
 
     assert (accepting_while_broken, producer.accepting) == (False, True)
-    assert set(numbers(arrived)) <= {0, 1, 3}
+    assert numbers(arrived) == [0, 3]
 
 
 async def test_closing_fails_what_was_not_acknowledged() -> None:
@@ -154,15 +160,6 @@ async def test_closing_fails_what_was_not_acknowledged() -> None:
         await sent
     with pytest.raises(BrokerUnavailableError):
         producer.start_send("any", numbered([2]))
-
-
-async def _until_not_accepting(producer: Producer) -> float:
-    """Seconds until the producer stops accepting."""
-    started = time.monotonic()
-    while producer.accepting:
-        assert time.monotonic() - started < 10
-        await asyncio.sleep(0.02)
-    return time.monotonic() - started
 
 
 def _murmur2(data: bytes) -> int:

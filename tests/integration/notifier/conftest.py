@@ -129,7 +129,7 @@ class Post:
             counts[label] = counts.get(label, 0) + 1
         return counts
 
-    async def until(self, tenant_id: UUID, seconds: float = 20.0, **counts: int) -> list[Any]:
+    async def until(self, tenant_id: UUID, seconds: float = 60.0, **counts: int) -> list[Any]:
         """Wait until a tenant's deliveries are in exactly these states; the rows."""
         await eventually(lambda: self.states(tenant_id), until=lambda states: states == counts, timeout=seconds)
         return await self.deliveries(tenant_id)
@@ -160,6 +160,10 @@ class RunningNotifier:
     @property
     def resources(self) -> Resources:
         return self._opened.result()
+
+    @property
+    def worker_id(self) -> UUID:
+        return self.resources.identity.worker_id
 
     async def start(self) -> None:
         @asynccontextmanager
@@ -193,7 +197,9 @@ def settings_of(world: World, **overrides: str) -> NotifierSettings:
         "KAFKA": world.kafka,
         "POSTGRES": world.logins.engine_dsn,
         "ALLOW_PRIVATE_ENDPOINTS": "true",
-        "CALL_SECONDS": "5",
+        # Only who looks for a deadline or a lost lease may meet one because the machine stood still.
+        "CALL_SECONDS": "120",
+        "LEASE_SECONDS": "30",
         "DRAIN_SECONDS": "6",
         "LOG_LEVEL": "warning",
     } | overrides
@@ -207,8 +213,8 @@ async def start_notifier(world: World) -> AsyncIterator[StartNotifier]:
 
         async def start(**overrides: str) -> RunningNotifier:
             notifier = RunningNotifier(settings_of(world, **overrides))
-            await notifier.start()
             stack.push_async_callback(notifier.end)
+            await notifier.start()
             return notifier
 
         yield start

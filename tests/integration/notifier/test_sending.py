@@ -168,8 +168,8 @@ async def test_retry_after_is_a_floor_under_the_schedule(post: Post, start_notif
     [row] = await post.until(tenant_id, retrying=1)
 
     wait = row["due_at"] - (await post.attempts(tenant_id))[0]["started_at"]
-    # Jitter only adds, a tenth at the most.
-    assert timedelta(seconds=120) <= wait <= timedelta(seconds=133)
+    # Jitter only adds, a tenth at the most; the call itself may have taken a while.
+    assert timedelta(seconds=120) <= wait <= timedelta(seconds=132 + 60)
 
 
 async def test_a_used_up_schedule_is_a_dead_letter_in_postgres_and_in_the_topic(

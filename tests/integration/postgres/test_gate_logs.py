@@ -45,7 +45,7 @@ async def test_a_log_in_postgres_has_the_entries_and_the_room_of_the_model(conne
     @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
     @given(windows, limits, limits, moves)
     def run(window: int, allowed: int, later: int, steps: list[tuple[float, int]]) -> None:
-        asyncio.run_coroutine_threadsafe(follow(connection, window, allowed, later, steps), loop).result(60)
+        asyncio.run_coroutine_threadsafe(follow(connection, window, allowed, later, steps), loop).result(120)
 
     await asyncio.to_thread(run)
 

@@ -173,7 +173,7 @@ class SideBySide(RuleBasedStateMachine):
         self.shifted = 0
 
     def do(self, step: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(step, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(120)
 
     @property
     def at(self) -> int:
@@ -284,7 +284,7 @@ class SideBySide(RuleBasedStateMachine):
         sleeping = [
             (job, self.model.seats[job])
             for job in self.model.line((LineKind.BACKLOG, self.real.number))
-            if (woken_at := self.model.seats[job].woken_at) is None or woken_at < at - STEP
+            if self.model.seats[job].is_asleep(at)
         ]
         for job, seat in sleeping[:each]:
             self.model.seats[job] = replace(seat, woken_at=at)
@@ -387,7 +387,7 @@ async def session(database: Logins) -> AsyncIterator[Session]:
         yield opened
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_postgres_moves_jobs_through_gates_as_the_model_does(session: Session) -> None:
     loop = asyncio.get_running_loop()
     bounds = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -31,7 +31,7 @@ async def session(database: Logins) -> AsyncIterator[Session]:
         yield opened
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_lines_before_two_gates_move_as_in_the_model(session: Session) -> None:
     loop = asyncio.get_running_loop()
     seen = Seen()

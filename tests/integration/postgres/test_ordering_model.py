@@ -123,7 +123,7 @@ class SideBySide(RuleBasedStateMachine):
         self.dead: dict[UUID, int] = {}
 
     def do(self, step: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(step, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(120)
 
     @initialize(hold=st.booleans())
     def choose(self, hold: bool) -> None:
@@ -280,7 +280,7 @@ async def session(database: Logins) -> AsyncIterator[Session]:
         yield opened
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_postgres_keeps_the_lines_that_the_model_keeps(session: Session) -> None:
     loop = asyncio.get_running_loop()
     bounds = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))

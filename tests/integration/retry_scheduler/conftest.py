@@ -1,15 +1,20 @@
 """A retry-scheduler's resources in the test's own world: the leader, with Postgres within reach for long enough."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
 
 from barnabas.contract.records import decode
+from barnabas.errors import BrokerUnavailableError
+from barnabas.kafka.admin import Admin
 from barnabas.kafka.partitions import ConsumedRecord
 from barnabas_retry_scheduler import lead
+from barnabas_retry_scheduler.keep_topics import keep_topics_once
 from barnabas_retry_scheduler.resources import Resources, open_resources
 from barnabas_retry_scheduler.settings import RetrySchedulerSettings
+from tests.support.eventually import eventually
 from tests.support.world import World
 
 
@@ -41,6 +46,20 @@ async def waits_for_a_lock(world: World) -> bool:
         "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
     )
     return waiting
+
+
+async def keep(scheduler: Resources) -> list[str]:
+    """Topics that are other ones than Postgres remembers; none while the broker is busy with them."""
+    with suppress(BrokerUnavailableError):
+        return await keep_topics_once(scheduler)
+    return []
+
+
+async def wipe(scheduler: Resources, admin: Admin, name: str) -> None:
+    """Delete a topic; it is made anew, and that is noticed."""
+    await admin.delete_topics([name])
+    # The broker's list may have the old one for a moment: the loop would look again, too.
+    await eventually(lambda: keep(scheduler), until=lambda changed: changed == [name])
 
 
 @pytest.fixture

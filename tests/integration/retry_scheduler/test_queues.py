@@ -26,9 +26,9 @@ from barnabas_retry_scheduler.measure import measure_lag_once
 from barnabas_retry_scheduler.reconcile import Reconciler
 from barnabas_retry_scheduler.relay_outbox import relay_once
 from barnabas_retry_scheduler.resources import Resources
-from tests.integration.retry_scheduler.conftest import of_job
+from tests.integration.retry_scheduler.conftest import of_job, wipe
 from tests.integration.retry_scheduler.test_delays import carrying
-from tests.integration.retry_scheduler.test_reconciling import grow_old, read_all, walk
+from tests.integration.retry_scheduler.test_reconciling import grow_old, publish_old, read_all, walk
 from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
 from tests.support.world import World, new_id
@@ -47,18 +47,20 @@ async def queue(readers: Admin) -> AsyncIterator[str]:
     """The name of a queue that no other test has; its topics go at the end."""
     name = f"q{uuid4().hex[:8]}"
     yield name
-    await readers.delete_topics([topic.name for topic in topics.topics_of_queue(name)])
+    # What a broker that is too busy keeps is in nobody's way.
+    with suppress(BrokerUnavailableError):
+        await readers.delete_topics([topic.name for topic in topics.topics_of_queue(name)])
 
 
 async def names_in_kafka(admin: Admin) -> set[str]:
-    return await admin.call(lambda client: set(client.list_topics(timeout=10).topics))
+    return await admin.call(lambda client: set(client.list_topics(timeout=60).topics))
 
 
 async def all_records(world: World, topic: str, count: int) -> list[ConsumedRecord]:
     """The first `count` records of a topic."""
     found: list[ConsumedRecord] = []
     async with Consumer(world.kafka, group=f"test-{uuid4()}", topics=[topic]) as consumer:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(found) < count:
                 found += await consumer.get(1_000, 0.5)
     return found
@@ -79,13 +81,6 @@ async def make_queue(world: World, scheduler: Resources, name: str) -> int:
     return queue_id
 
 
-async def keep(scheduler: Resources) -> list[str]:
-    """Topics that are other ones than before; none while the broker is busy with them."""
-    with suppress(BrokerUnavailableError):
-        return await keep_topics_once(scheduler)
-    return []
-
-
 async def test_the_topics_of_every_queue_in_the_table_are_kept(
     world: World, scheduler: Resources, readers: Admin, queue: str
 ) -> None:
@@ -97,9 +92,7 @@ async def test_the_topics_of_every_queue_in_the_table_are_kept(
 
     assert set(names) <= await names_in_kafka(readers)
     assert set(names) <= scheduler.identities.keys()
-    await readers.delete_topics(names[:1])
-    # The broker's list may have the old one for a moment: the loop would look again, too.
-    await eventually(lambda: keep(scheduler), until=lambda changed: changed == names[:1])
+    await wipe(scheduler, readers, names[0])
     assert scheduler.lost.wiped == {names[0]}
     assert set(names) <= await names_in_kafka(readers)
 
@@ -129,8 +122,7 @@ async def test_after_a_wipe_of_a_queues_topic_its_jobs_are_sent_again_and_no_oth
     name = topics.job_topic(queue, 0)
     jobs = await world.submit(tenant_id, count=40, priority=0, queue=queue)
     await world.submit(tenant_id, count=10, priority=0)
-    await readers.delete_topics([name])
-    await eventually(lambda: keep(scheduler), until=lambda changed: changed == [name])
+    await wipe(scheduler, readers, name)
 
     async with TopicReader(world.kafka, name) as topic:
         assert await walk(Reconciler(scheduler, page_rows=20)) == 40
@@ -146,8 +138,10 @@ async def test_a_backlog_of_a_queue_that_nobody_has_ever_read_is_not_sent_again(
 ) -> None:
     tenant_id = await world.tenant()
     await make_queue(world, scheduler, queue)
-    await world.submit(tenant_id, count=30, queue=queue)
-    await grow_old(world, tenant_id, 25)
+    jobs = await world.insert(tenant_id, count=30, queue=queue)
+    await world.superuser.execute("DELETE FROM outbox")
+    await publish_old(world, tenant_id, jobs, seconds=600, queue=queue)
+    await grow_old(world, tenant_id, 600)
 
     assert await walk(Reconciler(scheduler)) == 0
 
@@ -163,7 +157,7 @@ async def test_a_lost_record_of_a_queue_is_found_while_other_queues_are_unread(
     names = [topic.name for topic in topics.topics_of_queue(queue)]
     await eventually(lambda: walk(Reconciler(scheduler)), until=lambda sent: sent == 0)
     await read_all(readers, reconcile.WORKER_GROUP, names)
-    await grow_old(world, tenant_id, 31)
+    await grow_old(world, tenant_id, 35)
 
     async with TopicReader(world.kafka, topics.job_topic(queue, 1)) as topic:
         assert await walk(Reconciler(scheduler)) == 1
@@ -174,9 +168,15 @@ async def test_a_record_is_not_called_lost_while_any_partition_that_it_may_be_in
     world: World, scheduler: Resources, readers: Admin
 ) -> None:
     """Whoever sent it may have spread its tenant: the oldest unread record under all of its keys counts."""
-    tenant_id, job_id = await world.tenant(), new_id()
+    tenant_id = await world.tenant()
     name, now = topics.job_topic("default", 1), scheduler.clock.now()
-    mine = {murmur2(key, 24) for key in job_keys(tenant_id, job_id)}
+
+    def partitions_of(job_id: UUID) -> set[int]:
+        return {murmur2(key, 24) for key in job_keys(tenant_id, job_id)}
+
+    # By chance a few jobs have all of their keys in one partition.
+    job_id = next(each for each in iter(new_id, None) if len(partitions_of(each)) > 1)
+    mine = partitions_of(job_id)
     suspect = Suspect(tenant_id, job_id, 0, 1, 0, 1, now - timedelta(seconds=600))
     lags = [PartitionLag(name, partition, 0, 0, 1) for partition in range(24)]
 
@@ -189,7 +189,6 @@ async def test_a_record_is_not_called_lost_while_any_partition_that_it_may_be_in
         if walk_of_now.lost:
             lost.add(unread)
 
-    assert len(mine) > 1
     assert lost == set(range(24)) - mine
 
 
@@ -231,8 +230,14 @@ async def test_the_lag_of_every_queue_is_shown(world: World, scheduler: Resource
     await make_queue(world, scheduler, queue)
     await world.submit(tenant_id, count=7, queue=queue)
 
-    await measure_lag_once(scheduler)
+    async def measured() -> bool:
+        # Of every partition that nobody has read a record is fetched, within seconds.
+        with suppress(BrokerUnavailableError):
+            await measure_lag_once(scheduler)
+            return True
+        return False
 
+    await eventually(measured)
     (lags,) = metrics.consumer_lag_records.collect()
     shown = {sample.labels["topic"]: sample.value for sample in lags.samples}
     assert shown[topics.job_topic(queue, 1)] == 7

@@ -7,6 +7,7 @@ from barnabas.domain.ids import uuid7
 from barnabas.postgres.retention import CHUNK_ROWS, delete_kept_payloads, delete_old_idempotency_keys
 from barnabas_retry_scheduler.keep_partitions import keep_partitions_once
 from barnabas_retry_scheduler.resources import Resources
+from tests.support.eventually import eventually
 from tests.support.world import World
 
 TABLES = ("job_payloads", "job_results", "job_attempts", "deliveries", "delivery_attempts")
@@ -23,6 +24,8 @@ async def partitions(world: World, table: str) -> set[str]:
 
 async def make_days(world: World, back: int) -> date:
     """Partitions so far back; returns the oldest day."""
+    # A day that ends meanwhile would be another one's end, too.
+    await eventually(lambda: datetime.now(UTC).time() < time(23, 58), timeout=150)
     await world.superuser.execute("SELECT make_partitions_v1($1, 3)", back)
     return datetime.now(UTC).date() - timedelta(days=back)
 

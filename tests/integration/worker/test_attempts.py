@@ -11,6 +11,9 @@ from tests.support.eventually import eventually
 from tests.support.topics import TopicReader
 from tests.support.world import World
 
+# A thread that hasn't begun when its time is up was never stuck.
+_THREAD_STARTS_MS = 2_000
+
 
 async def test_a_job_runs_once_and_its_end_is_told(world: World, start_worker: StartWorker) -> None:
     tenant = await world.tenant()
@@ -117,7 +120,7 @@ async def test_an_attempt_past_its_deadline_ends_although_its_handler_goes_on(
     handlers.gates["held"] = threading.Event()
     worker = await start_worker(SLOTS="8")
     (slow,) = await world.submit(tenant, "slow")
-    (blocked,) = await world.submit(tenant, "block_thread", b'{"gate": "held"}')
+    (blocked,) = await world.submit(tenant, "block_thread", b'{"gate": "held"}', timeout_ms=_THREAD_STARTS_MS)
     await world.until(tenant, failed=2)
     assert worker.resources is not None
     assert worker.resources.slots is not None
@@ -134,8 +137,8 @@ async def test_an_attempt_past_its_deadline_ends_although_its_handler_goes_on(
 async def test_a_worker_with_too_many_stuck_threads_drains_and_ends(world: World, start_worker: StartWorker) -> None:
     tenant = await world.tenant()
     handlers.gates["stuck"] = threading.Event()
-    worker = await start_worker(SLOTS="4", DRAIN_SECONDS="5.5")
-    await world.submit(tenant, "block_thread", b'{"gate": "stuck"}', count=2)
+    worker = await start_worker(SLOTS="4", DRAIN_SECONDS="30")
+    await world.submit(tenant, "block_thread", b'{"gate": "stuck"}', count=2, timeout_ms=_THREAD_STARTS_MS)
 
     code = await worker.ended()
     handlers.gates["stuck"].set()

@@ -15,7 +15,7 @@ from barnabas.postgres.queues import TooManyQueuesError
 from barnabas.runtime.settings import load
 from barnabas_worker.resources import open_resources
 from barnabas_worker.settings import WorkerSettings
-from tests.integration.worker.conftest import RunningWorker, StartWorker
+from tests.integration.worker.conftest import StartWorker
 from tests.support.eventually import eventually
 from tests.support.world import World, new_id
 
@@ -37,11 +37,6 @@ async def ran_by(world: World, tenant_id: uuid.UUID) -> dict[uuid.UUID, set[uuid
     return found
 
 
-def worker_id(worker: RunningWorker) -> uuid.UUID:
-    assert worker.resources is not None
-    return worker.resources.identity.worker_id
-
-
 async def topics_exist(world: World, queue: str) -> bool:
     names = {topic.name for topic in topics.topics_of_queue(queue)}
     async with Admin(world.kafka) as admin:
@@ -58,15 +53,15 @@ async def test_jobs_of_a_queue_run_on_its_pool_and_on_no_other(
     theirs = set(await world.submit(tenant, "count", count=20, queue=queue))
     ours = set(await world.submit(tenant, "count", count=20))
     await world.until(tenant, queued=20, succeeded=20)
-    assert await ran_by(world, tenant) == {worker_id(plain): ours}
+    assert await ran_by(world, tenant) == {plain.worker_id: ours}
 
     gpu = await start_worker(QUEUES=queue)
     await world.until(tenant, succeeded=40)
 
-    assert await ran_by(world, tenant) == {worker_id(plain): ours, worker_id(gpu): theirs}
+    assert await ran_by(world, tenant) == {plain.worker_id: ours, gpu.worker_id: theirs}
     later = set(await world.submit(tenant, "count", count=10))
     await world.until(tenant, succeeded=50)
-    assert (await ran_by(world, tenant))[worker_id(plain)] == ours | later
+    assert (await ran_by(world, tenant))[plain.worker_id] == ours | later
 
 
 async def test_a_pool_may_be_started_before_the_first_job_of_its_queue(
@@ -75,7 +70,7 @@ async def test_a_pool_may_be_started_before_the_first_job_of_its_queue(
     worker = await start_worker(QUEUES=f"{queue},default")
 
     await eventually(lambda: topics_exist(world, queue))
-    announced = await world.superuser.fetchval("SELECT queue_ids FROM workers WHERE worker_id = $1", worker_id(worker))
+    announced = await world.superuser.fetchval("SELECT queue_ids FROM workers WHERE worker_id = $1", worker.worker_id)
     made = await world.superuser.fetchval("SELECT queue_id FROM queues WHERE name = $1", queue)
     tenant = await world.tenant()
     await world.submit(tenant, "count", count=5, queue=queue)
@@ -83,7 +78,7 @@ async def test_a_pool_may_be_started_before_the_first_job_of_its_queue(
     await world.until(tenant, succeeded=10)
 
     assert announced == [made, 0]
-    assert set(await ran_by(world, tenant)) == {worker_id(worker)}
+    assert set(await ran_by(world, tenant)) == {worker.worker_id}
 
 
 async def test_jobs_of_a_queue_that_is_younger_than_a_worker_are_left_to_the_relay_until_it_knows_the_name(

@@ -258,6 +258,15 @@ async def test_a_server_that_is_not_there_ends_the_connection_and_one_that_comes
     assert answer == b"a"
 
 
+async def test_a_proxy_leaves_the_port_of_a_server_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [port for port in range(20_000, 20_200) if ports.is_free(port)][:3]
+    monkeypatch.setattr(ports, "_RANGE", few)
+
+    for _ in range(60):
+        async with open_proxy(few[0], choice=random.Random(1)) as proxy:
+            assert proxy.port != few[0]
+
+
 async def test_the_same_seed_delays_alike(echo: Echo) -> None:
     async def jitters(seed: int) -> list[float]:
         choice = random.Random(seed)

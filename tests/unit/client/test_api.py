@@ -50,9 +50,9 @@ class Caller:
 
     def __init__(self, kind: str, url: str, retries: Retries = QUICK) -> None:
         self._client = (
-            Client(url, KEY, timeout=5, retries=retries)
+            Client(url, KEY, timeout=60, retries=retries)
             if kind == "blocking"
-            else AsyncClient(url, KEY, timeout=5, retries=retries)
+            else AsyncClient(url, KEY, timeout=60, retries=retries)
         )
 
     async def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:

@@ -29,7 +29,8 @@ async def good(_resources: None, stop: Stop) -> None:
 
 async def slow_drain(_resources: None, stop: Stop) -> None:
     await stop.requested()
-    await asyncio.sleep(0.5)
+    # It holds something until whoever started it says a word.
+    await asyncio.to_thread(sys.stdin.readline)
     log.info("finished_what_it_held")
 
 
@@ -40,7 +41,7 @@ async def broken(_resources: None, _stop: Stop) -> None:
 async def blocking(_resources: None, stop: Stop) -> None:
     await asyncio.sleep(0)
     log.info("standing_still")
-    time.sleep(30)  # noqa: ASYNC251 - what a careless handler does
+    time.sleep(600)  # noqa: ASYNC251 - what a careless handler does
     await stop.requested()
 
 

@@ -11,6 +11,7 @@ from barnabas.runtime.crash_points import CrashPoint, reach
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     """The module's state is the process': nothing may be left of it."""
+    crash_points.disarm()
     yield
     crash_points.disarm()
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from barnabas.runtime.service import EXIT_FAILED, EXIT_STOPPED, Loop, Service, serve
 from barnabas.runtime.settings import ServiceSettings, load
 from barnabas.runtime.stop import Stop
+from tests.support.eventually import eventually
 
 ENVIRON = {"BARNABAS_KAFKA": "k", "BARNABAS_POSTGRES": "p"}
 Trace = list[str]
@@ -47,7 +48,7 @@ async def until_stopped(trace: Trace, stop: Stop) -> None:
 
 
 async def run(what: Service[ServiceSettings, Trace], stop: Stop, **changes: str) -> tuple[int, Trace]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         code = await serve(what, settings(**changes), stop)
     return code, TRACES.pop() if TRACES else []
 
@@ -180,20 +181,23 @@ async def test_a_taken_ops_port_ends_the_process_before_anything_is_opened() -> 
 
 
 async def test_the_ops_port_tells_what_the_process_is_doing() -> None:
-    port = _free_port()
     reasons: list[str] = []
-    seen: list[tuple[int, object]] = []
 
     async def watch(_trace: Trace, stop: Stop) -> None:
+        port = next(line["port"] for line in logged if line["event"] == "ops_port_opened")
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
 
-            async def look() -> None:
-                async with http.get("/readyz") as answer:
-                    seen.append((answer.status, (await answer.json())["reasons"]))
+            async def says(status: int, because: list[str]) -> None:
+                # While this machine stands still, that is a reason of its own.
+                await eventually(look, until=lambda seen: seen == (status, because))
 
-            await look()
+            async def look() -> tuple[int, list[str]]:
+                async with http.get("/readyz") as answer:
+                    return answer.status, (await answer.json())["reasons"]
+
+            await says(200, [])
             reasons.append("Postgres is away")
-            await look()
+            await says(503, ["Postgres is away"])
             reasons.clear()
             async with http.get("/livez") as answer:
                 assert answer.status == 200
@@ -202,14 +206,9 @@ async def test_the_ops_port_tells_what_the_process_is_doing() -> None:
             stop.set()
             # The supervisor turns to draining on its next step, before this loop goes on.
             await asyncio.sleep(0)
-            await look()
+            assert await look() == (503, ["draining"])
 
-    code, _ = await run(service(watch, unready=lambda _: list(reasons)), Stop(), ops_port=str(port))
+    with capture_logs() as logged:
+        code, _ = await run(service(watch, unready=lambda _: list(reasons)), Stop())
 
     assert code == EXIT_STOPPED
-    assert seen == [(200, []), (503, ["Postgres is away"]), (503, ["draining"])]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -74,8 +74,8 @@ def stubborn(path: str) -> None:
 
 @app.handler("tidy", isolate="process")
 def tidy(path: str) -> None:
-    Path(path).write_text("running")
     try:
+        Path(path).write_text("running")
         while True:
             time.sleep(0.05)
     finally:
@@ -84,9 +84,9 @@ def tidy(path: str) -> None:
 
 @app.handler("tidy_async", isolate="process")
 async def tidy_async(path: str) -> None:
-    Path(path).write_text("running")  # noqa: ASYNC240 - the test waits for it
     try:
-        await asyncio.sleep(60)
+        Path(path).write_text("running")  # noqa: ASYNC240 - the test waits for it
+        await asyncio.sleep(600)
     finally:
         Path(path).write_text("cleaned up")  # noqa: ASYNC240 - the test reads it
 
@@ -104,10 +104,10 @@ def family(path: str) -> None:
     """Starts a process of its own and hangs."""
     # It ignores SIGTERM, and holds on to whatever it has inherited.
     script = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
     started = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, close_fds=False)
     assert started.stdout is not None
     started.stdout.readline()
     Path(path).write_text(str(started.pid))
-    time.sleep(60)
+    time.sleep(600)

@@ -13,7 +13,8 @@ APP = "tests.unit.sdk.isolated_app:app"
 
 
 async def main(path: str) -> None:
-    children = ChildProcesses(app=APP, running_max=1, log_level="warning")
+    # A machine that runs many tests at once may take long to start a process.
+    children = ChildProcesses(app=APP, running_max=1, wait_seconds=60, log_level="warning")
     handler = load_handlers(APP)["stubborn"]
     await IsolatedAttempt(handler, json.dumps(path).encode(), context(), children=children).run()
 

@@ -21,6 +21,9 @@ from barnabas.sdk.running import Attempt, Interruption, Run, run_attempt
 from barnabas.sdk.threads import HandlerThreads
 from tests.unit.sdk.builders import context, handler, raised
 
+# Only a failure takes that long: a starved machine may be late.
+_PATIENCE_SECONDS = 100.0
+
 
 class Card(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -193,23 +196,28 @@ async def test_an_async_handler_ends_at_its_deadline_and_cleans_up(threads: Hand
     assert cleaned_up.is_set()
 
 
-async def test_a_sync_handler_past_its_deadline_leaves_its_thread_behind(threads: HandlerThreads) -> None:
+async def test_a_sync_handler_past_its_deadline_leaves_its_thread_behind() -> None:
     release = threading.Event()
     seen: list[bool] = []
 
-    def slow(payload: Any, ctx: Context) -> str:
-        release.wait(10)
-        seen.append(ctx.cancelled)
-        return "too late"
+    def waits(start: Any) -> Any:
+        def slow(payload: Any, ctx: Context) -> str:
+            start()
+            release.wait(_PATIENCE_SECONDS)
+            seen.append(ctx.cancelled)
+            return "too late"
 
-    run = await run_attempt(handler(slow), b"null", context(), threads=threads, timeout_seconds=0.02)
+        return slow
 
-    assert run.outcome == TimedOut(0.02)
+    # Not by a clock: a thread that has not begun by its deadline never does.
+    run = await interrupted(waits, Interruption.TIMEOUT)
+
+    assert run.outcome == TimedOut(7)
     assert run.still_running is not None
     assert not run.still_running.done()
 
     release.set()
-    run.still_running.result(timeout=10)
+    run.still_running.result(timeout=_PATIENCE_SECONDS)
 
     assert seen == [True]
 
@@ -217,13 +225,13 @@ async def test_a_sync_handler_past_its_deadline_leaves_its_thread_behind(threads
 async def test_a_job_that_waits_for_a_thread_until_its_deadline_never_starts(threads: HandlerThreads) -> None:
     release = threading.Event()
     started: list[str] = []
-    busy = [threads.submit(release.wait, 10) for _ in range(4)]
+    busy = [threads.submit(release.wait, _PATIENCE_SECONDS) for _ in range(4)]
 
     run = await run_attempt(handler(started.append), b'"x"', context(), threads=threads, timeout_seconds=0.02)
     release.set()
     for future in busy:
-        future.result(timeout=10)
-    threads.submit(lambda: None).result(timeout=10)
+        future.result(timeout=_PATIENCE_SECONDS)
+    threads.submit(lambda: None).result(timeout=_PATIENCE_SECONDS)
 
     assert run == Run(TimedOut(0.02), None)
     assert started == []
@@ -241,7 +249,7 @@ async def interrupted(function: Any, *reasons: Interruption, grace: float = 0.02
     attempt = Attempt(
         handler(function(start)), b"null", context(), threads=threads, timeout_seconds=7, cancel_grace_seconds=grace
     )
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         running = group.create_task(attempt.run())
         await started.wait()
         for reason in reasons:
@@ -346,7 +354,7 @@ async def test_a_cancelled_sync_handler_that_does_not_look_ends_at_its_deadline(
     def ignores(start: Any) -> Any:
         def ignoring(payload: Any) -> None:
             start()
-            release.wait(10)
+            release.wait(_PATIENCE_SECONDS)
 
         return ignoring
 
@@ -355,7 +363,7 @@ async def test_a_cancelled_sync_handler_that_does_not_look_ends_at_its_deadline(
 
     assert run.outcome == Cancelled()
     assert run.still_running is not None
-    run.still_running.result(timeout=10)
+    run.still_running.result(timeout=_PATIENCE_SECONDS)
 
 
 async def test_an_attempt_interrupted_before_it_began_never_calls_its_handler(threads: HandlerThreads) -> None:
@@ -425,7 +433,7 @@ async def test_a_cancellation_from_outside_passes_while_a_thread_is_busy_and_tel
 
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert stopped.wait(10)
+    assert stopped.wait(_PATIENCE_SECONDS)
 
 
 async def test_an_interruption_after_the_end_harms_nobody(threads: HandlerThreads) -> None:
@@ -494,7 +502,7 @@ async def test_interruptions_at_any_moment_leave_every_slot_sound(seed: int) -> 
             for timer in timers:
                 timer.cancel()
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(slot())
     threads.shutdown()
@@ -533,21 +541,23 @@ async def test_what_a_handler_leaves_in_context_variables_does_not_reach_the_nex
 
 
 def test_threads_are_reused_bounded_and_daemons(threads: HandlerThreads) -> None:
-    names = [threads.submit(lambda: threading.current_thread().name).result(timeout=5) for _ in range(20)]
+    many = HandlerThreads(50)
+    names = [many.submit(lambda: threading.current_thread().name).result(timeout=_PATIENCE_SECONDS) for _ in range(50)]
+    many.shutdown()
     release = threading.Event()
     ready = threading.Barrier(5)
 
     def block() -> bool:
-        ready.wait(5)
-        release.wait(5)
+        ready.wait(_PATIENCE_SECONDS)
+        release.wait(_PATIENCE_SECONDS)
         return threading.current_thread().daemon
 
     futures = [threads.submit(block) for _ in range(4)]
-    ready.wait(5)
+    ready.wait(_PATIENCE_SECONDS)
     late = threads.submit(lambda: None)
 
-    # Thread switches may start a second one, never one for each call.
-    assert len(set(names)) < 4
+    # Thread switches may start a few more than one, never one for each call.
+    assert len(set(names)) < 25
     assert not late.done()
     release.set()
-    assert all(future.result(timeout=5) for future in futures)
+    assert all(future.result(timeout=_PATIENCE_SECONDS) for future in futures)

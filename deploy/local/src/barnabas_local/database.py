@@ -24,7 +24,8 @@ OWNER: Final = "barnabas_owner"
 ENGINE: Final = "barnabas_engine"
 API: Final = "barnabas_api"
 
-# A login is a row of the whole cluster: two programs that prepare it at once would fail on each other's update.
+# Logins and the database are rows of the whole cluster: two programs that prepare them at once would fail on each
+# other's update.
 _ADVISORY_LOCK = 0x6261726E
 _CONNECT_SECONDS = 10
 _STATEMENT_SECONDS = 60
@@ -80,8 +81,8 @@ async def prepare_database(
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
         for role, settings in _ROLE_SETTINGS.items():
             await _ensure_role(connection, role, password=passwords[role], settings=settings)
-        await connection.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)
         await _ensure_database(connection, database, template=template)
+        await connection.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)
     finally:
         await connection.close()
     return Logins(*(_dsn_for(superuser_dsn, role, passwords[role], database) for role in (OWNER, ENGINE, API)))

@@ -102,6 +102,8 @@ class Kafka:
     heap_mb_max: int = 768
     short_lived: bool = False
     """Costs half the CPU to start and has less throughput in the long run: for tests."""
+    avoid_ports: frozenset[int] = frozenset()
+    """Ports that others will listen on, and may not yet."""
     child: Child | None = field(default=None, init=False)
 
     @property
@@ -181,7 +183,7 @@ class Kafka:
     def _write_config(self, log_dir: Path) -> Path:
         # The controller talks to nobody but its own process, so its port may differ from run to run: the quorum is
         # static (`controller.quorum.voters`), hence not recorded in the log.
-        controller = ports.free_port(avoid=frozenset({self.port}))
+        controller = ports.free_port(avoid=self.avoid_ports | {self.port})
         addresses = {
             "log.dirs": str(log_dir),
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{ports.LOOPBACK}:{controller}",

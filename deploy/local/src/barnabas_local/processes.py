@@ -22,7 +22,8 @@ _LOGS_KEPT = 3
 _POLL_SECONDS = 0.05
 # psutil derives start times from the boot time, which moves a little when the clock is set.
 _START_TIME_TOLERANCE_SECONDS = 2.0
-_KILL_WAIT_SECONDS = 10.0
+# The kernel frees a broker's memory and finishes what it writes first, which takes a while on a busy machine.
+_KILL_WAIT_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 # Loaded here because nothing may be imported or loaded between fork and exec.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

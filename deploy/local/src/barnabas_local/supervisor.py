@@ -201,7 +201,7 @@ class _Running:
     async def _start_servers(self, chosen: dict[str, int]) -> tuple[str, str]:
         """Kafka's address and the superuser's of Postgres; what isn't given is started here, both at once."""
         home, options = self.options.home, self.options
-        kafka = Kafka(home.kafka, home.log("kafka"), port=chosen["kafka"])
+        kafka = Kafka(home.kafka, home.log("kafka"), port=chosen["kafka"], avoid_ports=frozenset(chosen.values()))
         postgres = Postgres(home.postgres, home.log("postgres"), port=chosen["postgres"])
         self.servers = [*([] if options.kafka else [kafka]), *([] if options.postgres else [postgres])]
         began = time.monotonic()

@@ -81,6 +81,8 @@ async def refresh_endpoints_once(resources: Resources) -> None:
                 continue
             lane.endpoint = endpoint
             if endpoint.closed is not None:
+                # What is parked behind them is cancelled as it is taken.
+                resources.to_take.set()
                 for held in resources.lanes.empty(lane):
                     delivery = held.delivery
                     resources.end(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A lost delivery is tried again at once, so that it can still be shown.
 _RETRY_SCHEDULE_SECONDS = (1.0, 2.0, 5.0)
-_DELETE_SECONDS = 5.0
+_DELETE_SECONDS = 15.0
 
 
 class DemoFailedError(BarnabasError):

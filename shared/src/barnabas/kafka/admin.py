@@ -5,7 +5,7 @@ The library's admin client is synchronous: each call goes to a thread here, and 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
@@ -182,8 +182,19 @@ def _topic_ids(client: Any, topics: Sequence[str]) -> tuple[str, dict[str, str]]
 
 def _delete(client: Any, topics: Sequence[str]) -> None:
     if topics:
+        _, ids = _topic_ids(client, topics)
         for future in client.delete_topics(list(topics), operation_timeout=_LIMIT_SECONDS).values():
             _settled(future, but=KafkaError.UNKNOWN_TOPIC_OR_PART)
+        _wait_until_gone(client, ids)
+
+
+def _wait_until_gone(client: Any, ids: Mapping[str, str]) -> None:
+    """A deletion is answered before the list knows of it: who makes the topic anew would find it there already."""
+    deadline = time.monotonic() + _LIMIT_SECONDS
+    while ids and ids.items() & _topic_ids(client, list(ids))[1].items():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(_LIST_AGAIN_SECONDS)
 
 
 def _settled(future: "Future[Any]", *, but: int) -> bool:

@@ -188,12 +188,18 @@ class Consumer:
     ) -> Mapping[TopicPartition, tuple[int, int]]:
         """Partitions go; returns their epochs and the offsets to commit before."""
         held = [at for at in partitions if at in self._epochs]
-        epochs = {at: self._epochs.pop(at) for at in held}
-        self._drop_stale()
+        epochs = {at: self._epochs[at] for at in held}
+        self.unassigned(held)
         if not held or self._on_revoked is None:
             return {}
         offsets = await self._on_revoked(held, lost) or {}
         return {at: (epochs[at], offset) for at, offset in offsets.items() if at in epochs and not lost}
+
+    def unassigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Partitions have gone."""
+        for at in partitions:
+            self._epochs.pop(at, None)
+        self._drop_stale()
 
     def fail(self, error: BaseException) -> None:
         """The thread ended by a mistake of ours."""

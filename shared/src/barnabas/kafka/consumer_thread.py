@@ -260,9 +260,9 @@ class ConsumerThread:
 
     def _pause(self, client: Any, partitions: Iterable[TopicPartition]) -> None:
         held = [at for at in partitions if at in self._epochs and at not in self._paused_by_caller]
-        self._paused_by_caller.update(held)
         if held and not self._paused_when_full:
             client.pause(_for_client(held))
+        self._paused_by_caller.update(held)
 
     def _resume(self, client: Any, partitions: Iterable[TopicPartition]) -> None:
         held = [at for at in partitions if at in self._paused_by_caller]
@@ -340,6 +340,8 @@ class ConsumerThread:
             return self._ask(self._side.end_assignment(held, lost=lost), self._options.revoke_limit_seconds)
         except Exception as error:  # noqa: BLE001 - the partitions go in any case; what isn't committed is read again
             log.warning("revoke_step_failed", group=self._group, reason=f"{type(error).__name__}: {error}")
+            # A loop that stood still was never asked, and would hold them for ever.
+            self._tell(self._side.unassigned, held)
             return {}
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:

@@ -40,6 +40,10 @@ class LoopSide(Protocol):
         """Partitions go; returns epochs and offsets to commit."""
         ...
 
+    def unassigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Partitions have gone, and nobody waits any more for what that ends."""
+        ...
+
     def fail(self, error: BaseException) -> None:
         """The thread ended by a mistake of ours."""
         ...

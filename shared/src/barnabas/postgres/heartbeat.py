@@ -156,10 +156,12 @@ class Heartbeat:
 
     def _rest_seconds(self) -> float:
         """Until the next look. After a failure a random half is taken off: else all that lost one server come back in
-        the same moment of each second.
+        the same moment of each second. And it ends when the patience does: a loss is never told later than that.
         """
-        failed = self._asked_at > self._renewed_at
-        return self._look_seconds * (0.5 + random.random() / 2 if failed else 1.0)
+        if self._asked_at <= self._renewed_at:
+            return self._look_seconds
+        left = self._renewed_at + self._patience_seconds - time.monotonic()
+        return min(self._look_seconds * (0.5 + random.random() / 2), max(0.0, left))
 
     async def _renew(self) -> bool:
         """One renewal; false when the lease is over, or may be by the time that we could know better."""
