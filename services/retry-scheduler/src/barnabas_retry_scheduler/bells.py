@@ -22,7 +22,6 @@ log = structlog.get_logger(__name__)
 _LISTEN_SECONDS = 60.0
 # A server that comes back should find its work done within seconds.
 _PAUSE_SECONDS = 0.5
-_PAUSE_CAP_SECONDS = 5.0
 
 Step = Callable[[], Awaitable[float | None]]
 """Runs once; returns after how many seconds to run again by itself, None to wait for the bell."""
@@ -84,7 +83,7 @@ async def answer(bell: Bell, step: Step, stop: Stop) -> None:
             again = await step()
         except TransientError as error:
             failures += 1
-            pause = min(_PAUSE_CAP_SECONDS, retry_pause(_PAUSE_SECONDS, failures, jitter=random.random()))
+            pause = retry_pause(_PAUSE_SECONDS, failures, jitter=random.random())
             log.warning(
                 "step_postponed",
                 step=getattr(step, "__qualname__", repr(step)),

@@ -19,7 +19,6 @@ from barnabas_retry_scheduler.resources import Resources
 
 log = structlog.get_logger(__name__)
 
-_PAUSE_CAP_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 
 
@@ -37,7 +36,7 @@ async def lead(resources: Resources, stop: Stop) -> None:
         except TransientError as error:
             resources.leadership.unanswered()
             failures += 1
-            pause = min(_PAUSE_CAP_SECONDS, retry_pause(QUESTION_SECONDS, failures, jitter=resources.jitter()))
+            pause = retry_pause(QUESTION_SECONDS, failures, jitter=resources.jitter())
             log.warning("question_unanswered", code=error.code, reason=str(error), failures=failures)
             await stop.wait(pause)
 

@@ -14,8 +14,8 @@ from barnabas.runtime.stop import Stop
 
 log = structlog.get_logger(__name__)
 
-# A dependency that is away for a minute should be noticed within this long after it is back.
-_PAUSE_CAP_SECONDS = 30.0
+# However long a dependency was away, its return is noticed within this; a process asks few questions in that time.
+_PAUSE_CAP_SECONDS = 5.0
 
 
 async def every(
@@ -24,7 +24,7 @@ async def every(
     """Run `step` every `seconds` until the stop; `seconds` is the rest between two runs, not their rate.
 
     The first run comes after a random part of the interval, so that replicas started together don't step together.
-    After n transient failures in a row the rest is `seconds * 2**n`, at most 30 s (or `seconds`, if that is longer),
+    After n transient failures in a row the rest is `seconds * 2**n`, at most 5 s (or `seconds`, if that is longer),
     of which a random half is taken off. `jitter` is uniform in [0, 1).
     """
     failures = 0
