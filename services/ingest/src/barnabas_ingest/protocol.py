@@ -109,6 +109,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been sent."""
         self._answering -= 1
+        if self.cycle.response_complete:
+            # What had arrived of a body that was refused unread: nobody counts it, and the connection may be kept.
+            self.cycle.body.clear()
         super().on_response_complete()
         if self._refusal_due and not self._answering and not self.transport.is_closing():
             self._send_refusal()
