@@ -5,8 +5,9 @@ from datetime import timedelta
 from random import Random
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+from barnabas.domain.ids import uuid7
 from barnabas.domain.jobs import JobState
 from barnabas.postgres.database import ConflictError
 from barnabas.postgres.queries import query
@@ -60,7 +61,7 @@ def test_a_cancelled_job_whose_claim_was_never_heard_of_is_ended_by_the_recall()
         database=database,
         identity=SimpleNamespace(worker_id=worker),
         holdings=Holdings(),
-        ids=SimpleNamespace(mint=uuid4),
+        ids=SimpleNamespace(mint=lambda: uuid7(int(loop.time() * 1_000), bytes(10))),
     )
 
     async def live() -> None:
