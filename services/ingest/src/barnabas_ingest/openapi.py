@@ -1,10 +1,6 @@
-"""The OpenAPI 3.1 document: FastAPI's account of paths and parameters, msgspec's of bodies.
-
-`python -m barnabas_ingest.openapi > docs/openapi.json` writes the golden copy.
-"""
+"""The OpenAPI 3.1 document: FastAPI's account of paths and parameters, msgspec's of bodies."""
 
 import json
-import sys
 from typing import Any
 
 import msgspec
@@ -164,9 +160,3 @@ def _answer(kind: type[msgspec.Struct] | None, about: str) -> dict[str, Any]:
 
 def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=kind.__name__)}
-
-
-if __name__ == "__main__":
-    from barnabas_ingest.app import make_app
-
-    sys.stdout.write(json.dumps(document(make_app()), indent=2) + "\n")
