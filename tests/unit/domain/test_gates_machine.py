@@ -171,8 +171,11 @@ class Gates(RuleBasedStateMachine):
         asleep = [job for job, seat in self.model.seats.items() if seat.is_asleep(self.at)]
         if room is None or len(self.model.seats) - len(asleep) >= room:
             return
+        # Who was told once and lost his turn may still ask: before those who are on their way now, he could start.
+        told = [job for job in self.model.seats if job not in asleep]
         for job in asleep:
-            assert not self.model.copy().ask([job], self.at).started, f"{job} could start, and nobody has told it"
+            started = self.model.copy().ask([*told, job], self.at).started
+            assert job not in started, f"{job} could start, and nobody has told it"
 
     def check_windows(self, line: Line, starts: int) -> None:
         log = self.model.gates[line].log
