@@ -19,6 +19,7 @@ from barnabas_local.processes import Identity
 from barnabas_local.stack_file import Stack, read_processes, read_stack
 from tests.support.eventually import eventually
 from tests.support.servers import Servers
+from tests.support.stack import lives
 
 # Only a failure takes that long: two servers and five processes start, which a starved machine does slowly.
 _SECONDS = 180
@@ -129,7 +130,7 @@ async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     code = await asyncio.wait_for(started.wait(), _SECONDS)
 
     assert code == 0
-    await eventually(lambda: [child for child in children if _lives(child)], until=lambda left: left == [])
+    await eventually(lambda: [child for child in children if lives(child)], until=lambda left: left == [])
 
 
 @asynccontextmanager
@@ -181,13 +182,6 @@ def _given(servers: Servers) -> dict[str, str]:
 def _environment() -> dict[str, str]:
     """Servers that the whole session was given are not for this: it kills its own."""
     return {name: value for name, value in os.environ.items() if not name.startswith("BARNABAS_")}
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _alive(processes: list[Identity]) -> list[int]:

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
@@ -38,4 +38,16 @@ async def eventually(
         if time.monotonic() >= deadline:
             message = f"not within {timeout:g} s; last seen: {value!r}"
             raise AssertionError(message)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def at_last(step: Callable[[], Awaitable[T]], *, refused: type[Exception], timeout: float = _LIMIT_SECONDS) -> T:
+    """What `step` answers once it isn't refused any more; fails with the last refusal after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return await step()
+        except refused:
+            if time.monotonic() >= deadline:
+                raise
         await asyncio.sleep(_POLL_SECONDS)

@@ -24,7 +24,7 @@ from barnabas_local import ports
 from barnabas_local.database import Logins, drop_database, prepare_database
 from barnabas_local.kafka import Kafka
 from barnabas_local.postgres import Postgres
-from tests.support.eventually import eventually
+from tests.support.eventually import at_last
 
 T = TypeVar("T")
 
@@ -81,16 +81,7 @@ async def open_servers() -> AsyncIterator[Servers]:
 
 async def _when_unused(step: Callable[[], Awaitable[T]]) -> T:
     """A step that wants a database for itself: Postgres gives the connections that were there five seconds to end."""
-
-    async def attempt() -> tuple[T] | None:
-        try:
-            return (await step(),)
-        except asyncpg.ObjectInUseError:
-            return None
-
-    done = await eventually(attempt)
-    assert done is not None
-    return done[0]
+    return await at_last(step, refused=asyncpg.ObjectInUseError)
 
 
 @asynccontextmanager

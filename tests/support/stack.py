@@ -143,7 +143,8 @@ async def barnabas(*arguments: str, env: Mapping[str, str] | None = None, timeou
     return text
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs: one that has ended and that nobody has waited for doesn't."""
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -193,7 +194,7 @@ async def open_stack(
             _show_troubles(directory)
             running = stack.processes()
             await barnabas("down", "--data-dir", str(directory), timeout=_DOWN_SECONDS)
-            left = [f"{process.pid} {process.name()}" for process in running if _lives(process)]
+            left = [f"{process.pid} {process.name()}" for process in running if lives(process)]
             assert not left, f"`barnabas down` left processes behind: {left}"
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -25,7 +25,7 @@ from barnabas.postgres.jobs import StoredJob, read_jobs
 from barnabas.postgres.queues import Queues
 from barnabas.postgres.submissions import Submission, accept_jobs
 from barnabas_local.database import Logins
-from tests.support.eventually import eventually
+from tests.support.eventually import at_last, eventually
 from tests.support.servers import Servers
 
 
@@ -138,7 +138,8 @@ class World:
 @asynccontextmanager
 async def open_world(servers: Servers, logins: Logins) -> AsyncIterator[World]:
     """A world on this database."""
-    await eventually(lambda: _made_topics(servers.kafka))
+    # The first world of a session has hundreds of partitions made, which may take a busy broker longer than one call.
+    await at_last(lambda: ensure_topics(servers.kafka), refused=BrokerUnavailableError)
     superuser = await asyncpg.connect(_superuser(servers, logins))
     try:
         async with (
@@ -149,15 +150,6 @@ async def open_world(servers: Servers, logins: Logins) -> AsyncIterator[World]:
             yield World(servers.kafka, logins, engine, superuser, producer, job_types(engine), Queues(engine))
     finally:
         await superuser.close()
-
-
-async def _made_topics(kafka: str) -> bool:
-    # The first world of a session has hundreds of partitions made, which may take a busy broker longer than one call.
-    try:
-        await ensure_topics(kafka)
-    except BrokerUnavailableError:
-        return False
-    return True
 
 
 def _submission(

@@ -17,7 +17,7 @@ from barnabas.kafka.consumer import Consumer
 from barnabas.runtime.stop import Stop
 from barnabas_ingest.intake import Intake
 from tests.integration.ingest.support import Caller, RunningIngest
-from tests.support.eventually import eventually
+from tests.support.eventually import at_last, eventually
 from tests.support.topics import TopicReader
 from tests.support.world import World
 
@@ -170,14 +170,8 @@ async def test_a_topic_that_was_made_again_is_read_from_its_beginning(
 
     await eventually(make)
 
-    async def send() -> bool:
-        try:
-            await _send(module_world, topic, tenant, [{"type": "echo", "payload": "anew"}])
-        except BrokerUnavailableError:
-            return False
-        return True
-
-    await eventually(send)
+    anew = [{"type": "echo", "payload": "anew"}]
+    await at_last(lambda: _send(module_world, topic, tenant, anew), refused=BrokerUnavailableError)
     async with Member(ingest, admin, topic, f"{topic}-after").running():
         await eventually(lambda: _payloads(module_world, tenant), until=lambda found: "anew" in found)
 

@@ -3,7 +3,6 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 
 import pytest
 
@@ -13,7 +12,7 @@ from barnabas.kafka.admin import Admin
 from barnabas.kafka.consumer import Consumer
 from barnabas.kafka.partitions import ConsumedRecord
 from barnabas.kafka.producer import Producer
-from tests.support.eventually import eventually
+from tests.support.eventually import at_last
 from tests.support.servers import Servers
 
 MakeTopic = Callable[[int], Awaitable[str]]
@@ -80,14 +79,7 @@ async def consume_until(
 
 async def send_at_last(producer: Producer, name: str, records: Sequence[tuple[bytes, bytes, None]]) -> None:
     """Send to a topic that was just made again: a client that looked in between refuses it until it looks again."""
-
-    async def is_sent() -> bool:
-        with suppress(BrokerUnavailableError):
-            await producer.send(name, records)
-            return True
-        return False
-
-    await eventually(is_sent)
+    await at_last(lambda: producer.send(name, records), refused=BrokerUnavailableError)
 
 
 async def consume(consumer: Consumer, count: int, *, limit_seconds: float = 90.0) -> list[ConsumedRecord]:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -30,7 +29,7 @@ from barnabas_retry_scheduler.reconcile_deliveries import DeliveryReconciler
 from barnabas_retry_scheduler.replay_events import replay_once
 from barnabas_retry_scheduler.resources import Resources
 from tests.integration.retry_scheduler.conftest import of_job, wipe
-from tests.support.eventually import eventually
+from tests.support.eventually import at_last, eventually
 from tests.support.topics import TopicReader
 from tests.support.turns import claim_jobs, finish_jobs
 from tests.support.world import World, new_id
@@ -53,22 +52,19 @@ async def read_all(admin: Admin, group: str, names: list[str]) -> None:
     from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
     from confluent_kafka import TopicPartition as ClientPartition
 
-    async def attempt() -> bool:
-        # The first group of a fresh cluster has to wait, and so does a topic that was made a moment ago.
-        with suppress(BrokerUnavailableError):
-            ends = [ClientPartition(each.topic, each.partition, each.high) for each in await lag(admin, group, names)]
+    async def attempt() -> None:
+        ends = [ClientPartition(each.topic, each.partition, each.high) for each in await lag(admin, group, names)]
 
-            def commit(client: object) -> None:
-                futures = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])  # type: ignore[attr-defined]
-                for each in futures[group].result(30).topic_partitions:
-                    if each.error is not None:
-                        raise KafkaException(each.error)
+        def commit(client: object) -> None:
+            futures = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])  # type: ignore[attr-defined]
+            for each in futures[group].result(30).topic_partitions:
+                if each.error is not None:
+                    raise KafkaException(each.error)
 
-            await admin.call(commit)
-            return True
-        return False
+        await admin.call(commit)
 
-    await eventually(attempt)
+    # The first group of a fresh cluster has to wait, and so does a topic that was made a moment ago.
+    await at_last(attempt, refused=BrokerUnavailableError)
 
 
 async def publish_old(
@@ -86,15 +82,7 @@ async def publish_old(
 
 async def walk(reconciler: Reconciler | DeliveryReconciler) -> int:
     """A whole walk, begun again while Kafka is still choosing the leaders of topics just made."""
-
-    async def attempt() -> int:
-        try:
-            return await reconciler.reconcile_once()
-        except BrokerUnavailableError:
-            return -1
-
-    sent: int = await eventually(attempt, until=lambda sent: sent >= 0)
-    return sent
+    return await at_last(reconciler.reconcile_once, refused=BrokerUnavailableError)
 
 
 async def grow_old(world: World, tenant_id: UUID, seconds: float) -> None:
