@@ -84,6 +84,21 @@ async def _when_unused(step: Callable[[], Awaitable[T]]) -> T:
     return await at_last(step, refused=asyncpg.ObjectInUseError)
 
 
+def small_servers(directory: Path, *, kafka_kind: type[Kafka] = Kafka) -> tuple[Kafka, Postgres]:
+    """Servers of one's own that aren't started yet, with little memory."""
+    # Both are free until their servers listen, and must not be given twice.
+    port = ports.free_port()
+    kafka = kafka_kind(
+        directory / "kafka",
+        directory / "kafka.log",
+        port=ports.free_port(avoid=frozenset({port})),
+        avoid_ports=frozenset({port}),
+        heap_mb_max=512,
+        short_lived=True,
+    )
+    return kafka, Postgres(directory / "postgres", directory / "postgres.log", port=port, shared_buffers_mb=128)
+
+
 @asynccontextmanager
 async def _given(kafka: str, postgres: str) -> AsyncIterator[tuple[str, str]]:
     yield kafka, postgres
@@ -92,16 +107,7 @@ async def _given(kafka: str, postgres: str) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def _processes() -> AsyncIterator[tuple[str, str]]:
     with _own_directory() as directory:
-        port = ports.free_port()
-        kafka = Kafka(
-            directory / "kafka",
-            directory / "kafka.log",
-            heap_mb_max=512,
-            short_lived=True,
-            port=ports.free_port(avoid=frozenset({port})),
-            avoid_ports=frozenset({port}),
-        )
-        postgres = Postgres(directory / "postgres", directory / "postgres.log", port=port, shared_buffers_mb=128)
+        kafka, postgres = small_servers(directory)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(kafka.start())

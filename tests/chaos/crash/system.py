@@ -26,11 +26,11 @@ from barnabas.postgres.migrate import migrate
 from barnabas_local import ports
 from barnabas_local.database import DATABASE, Logins, prepare_database
 from barnabas_local.kafka import Kafka
-from barnabas_local.postgres import Postgres
 from barnabas_local.services import ServiceProcess, plan_services, service_names
 from tests.chaos.crash.arming import ARMED_VARIABLE, Arming
 from tests.chaos.ledger import LEDGER_VARIABLE
 from tests.support.eventually import eventually
+from tests.support.servers import small_servers
 
 ROOT = Path(__file__).parents[3]
 BUILD = Path(__file__).parent / "build"
@@ -186,17 +186,7 @@ async def open_system(
 ) -> AsyncIterator[System]:
     """A system of one's own on free ports, of the test build; everything is stopped and thrown away at the end."""
     directory = _own_directory()
-    # Both are free until their servers listen, and must not be given twice.
-    port = ports.free_port()
-    kafka = QuickKafka(
-        directory / "kafka",
-        directory / "kafka.log",
-        port=ports.free_port(avoid=frozenset({port})),
-        avoid_ports=frozenset({port}),
-        heap_mb_max=512,
-        short_lived=True,
-    )
-    postgres = Postgres(directory / "postgres", directory / "postgres.log", port=port, shared_buffers_mb=128)
+    kafka, postgres = small_servers(directory, kafka_kind=QuickKafka)
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         for server in (kafka, postgres):
