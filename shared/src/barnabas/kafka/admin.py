@@ -126,14 +126,19 @@ def _ensure(client: Any, topics: Sequence[Topic], replication_factor: int) -> li
 
 def _list_until_there(client: Any, names: Sequence[str]) -> Any:
     """The broker's list of topics once it has all of `names`: a creation is answered before the list knows of it."""
+    return _read_until(
+        lambda: client.list_topics(timeout=_LIMIT_SECONDS).topics,
+        lambda existing: all(name in existing and existing[name].partitions for name in names),
+    )
+
+
+def _read_until(read: Callable[[], T], is_wanted: Callable[[T], bool]) -> T:
     deadline = time.monotonic() + _LIMIT_SECONDS
-    while True:
-        existing = client.list_topics(timeout=_LIMIT_SECONDS).topics
-        if all(name in existing and existing[name].partitions for name in names):
-            return existing
+    while not is_wanted(found := read()):
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(_LIST_AGAIN_SECONDS)
+    return found
 
 
 def _wanted_partitions(topics: Sequence[Topic], name: str) -> int:
@@ -190,11 +195,8 @@ def _delete(client: Any, topics: Sequence[str]) -> None:
 
 def _wait_until_gone(client: Any, ids: Mapping[str, str]) -> None:
     """A deletion is answered before the list knows of it: who makes the topic anew would find it there already."""
-    deadline = time.monotonic() + _LIMIT_SECONDS
-    while ids and ids.items() & _topic_ids(client, list(ids))[1].items():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(_LIST_AGAIN_SECONDS)
+    if ids:
+        _read_until(lambda: _topic_ids(client, list(ids))[1], lambda left: not ids.items() & left.items())
 
 
 def _settled(future: "Future[Any]", *, but: int) -> bool:
