@@ -50,7 +50,7 @@ bench: $(READY) jars  ## measure a whole system of its own, into docs/benchmarks
 bench-fairness: $(READY) jars  ## measure fairness and limits, about fifteen minutes (ARGS="--only flood", ARGS="--starts 1000000")
 	$(BIN)/python -m tests.bench fairness $(ARGS)
 
-bench-scale: $(READY) jars  ## the same work beside 10 thousand to 5 million rows, about fifteen minutes (ARGS="--rows 10000,1000000")
+bench-scale: $(READY) jars  ## the same work beside 10 thousand to 5 million rows, about six minutes (ARGS="--rows 10000,1000000")
 	$(BIN)/python -m tests.bench scale $(ARGS)
 
 bench-peers: $(READY)  ## run beside other engines: PEERS=directory of the peers' harness (ARGS="--only barnabas,procrastinate")
