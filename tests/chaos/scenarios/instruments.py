@@ -36,14 +36,12 @@ _STOP_SECONDS = 60.0
 
 
 @asynccontextmanager
-async def a_stack(
-    running: Stack | None, *, workers: int = 1, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Stack]:
-    """The one that runs already, or one of this block's own."""
+async def a_stack(running: Stack | None) -> AsyncIterator[Stack]:
+    """The one that runs already, or one of this block's own: with two workers, and the handlers of these systems."""
     if running is not None:
         yield running
         return
-    async with open_stack(workers=workers, env=env) as stack:
+    async with open_stack(workers=2, app=APP) as stack:
         yield stack
 
 

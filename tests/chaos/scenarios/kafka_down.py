@@ -32,7 +32,7 @@ FULL = Plan(down_seconds=600.0, pace=100.0, calm_jobs=60_000)
 
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """A burst in calm; then no Kafka; then Kafka again."""
-    async with a_stack(running, workers=2) as stack, stack.database() as database:
+    async with a_stack(running) as stack, stack.database() as database:
         await until_well(stack)
         calm = await _calm_rate(stack, database, plan)
         tenants = await make_tenants(stack, 8, "kafka-down")

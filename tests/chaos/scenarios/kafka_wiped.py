@@ -42,7 +42,7 @@ FULL = Plan(jobs=100_000)
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """Accept, wipe, wait for every record, then run what waited."""
     queue = f"wiped-{uuid.uuid4().hex[:8]}"
-    async with a_stack(running, workers=2) as stack:
+    async with a_stack(running) as stack:
         await until_well(stack)
         tenants = await make_tenants(stack, 8, "kafka-wiped")
         ids = await _submit(stack, tenants, queue, plan.jobs)

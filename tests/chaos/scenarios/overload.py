@@ -27,6 +27,8 @@ from tests.support.stack import Stack, open_stack
 _SLOTS = 16
 _HOLD_SECONDS = 0.2
 _TIMES = 10
+# Full long before a quarter of the overload is over: from there on nothing may grow.
+_LOOK_AHEAD_BYTES = 4 * 1024 * 1024
 # 16 MiB is the least that ingest may be given for what waits.
 _QUEUE_BYTES = 16 * 1024 * 1024
 # On each connection. What the budget holds has to be stored long before a client gives up.
@@ -48,7 +50,7 @@ FULL = Plan(capacity_seconds=30.0, overload_seconds=120.0)
 
 async def measure(plan: Plan) -> list[Figure]:
     """The workers' end first, since its jobs need no other beside them."""
-    env = {"BARNABAS_SLOTS": str(_SLOTS)}
+    env = {"BARNABAS_SLOTS": str(_SLOTS), "BARNABAS_LOOK_AHEAD_BYTES": str(_LOOK_AHEAD_BYTES)}
     async with open_stack(app="tests.bench.app:app", env=env) as stack:
         await until_well(stack, workers=1)
         return [*await _at_the_door(stack, plan), *await _at_the_workers(stack, plan)]
@@ -80,7 +82,7 @@ async def _at_the_workers(stack: Stack, plan: Plan) -> list[Figure]:
         once("overload.workers.capacity", "workers' end: jobs a second that the slots can do", "jobs/s", capacity),
         once("overload.workers.offered", "accepted meanwhile, against capacity", "times", offered / capacity),
         once("overload.workers.goodput", "ended a second in overload, of capacity", "%", 100 * goodput / capacity),
-        once("overload.workers.memory", "growth of the service that grew most", "%", memory.growth),
+        once("overload.workers.memory", f"growth of {memory.who}, which grew most", "%", memory.growth),
         once("overload.workers.lost", "accepted jobs that are not there", "jobs", accepted + seen.accepted - there),
     ]
 
@@ -149,8 +151,10 @@ class Memory:
     """Resident memory of some processes, from a quarter of an overload on: by then everything is in use."""
 
     pids: dict[str, int]
+    who: str = ""
+    """The one that grew most."""
     growth: float = 0.0
-    """Of the one that grew most, in percent of what it had."""
+    """Its growth, in percent of what it had."""
 
     async def watch(self, seconds: float) -> None:
         """Look at the quarter and at the end."""
@@ -158,7 +162,7 @@ class Memory:
         before = self._sizes()
         await asyncio.sleep(seconds * 3 / 4)
         after = self._sizes()
-        self.growth = max(100 * (after[name] / size - 1) for name, size in before.items())
+        self.growth, self.who = max((100 * (after[name] / size - 1), name) for name, size in before.items())
 
     def _sizes(self) -> dict[str, int]:
         return {name: psutil.Process(pid).memory_info().rss for name, pid in self.pids.items()}

@@ -42,7 +42,7 @@ _KINDS: dict[str, tuple[str, object]] = {
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """The neighbours' waits in calm, and beside jobs that die in one way and in the other."""
     figures: list[Figure] = []
-    async with a_stack(running, workers=2) as stack, stack.database() as database:
+    async with a_stack(running) as stack, stack.database() as database:
         await until_well(stack)
         neighbours = await make_tenants(stack, 12, "neighbours")
         async with open_door(stack, neighbours, pace=plan.pace, job=_neighbour) as door:

@@ -34,7 +34,7 @@ FULL = Plan(kills=12, seconds_min=5.0, seconds_max=40.0)
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """Kill, wait for the server, wait for the first job; then count what was promised."""
     choice = random.Random(plan.seed)
-    async with a_stack(running, workers=2) as stack:
+    async with a_stack(running) as stack:
         await until_well(stack)
         tenants = await make_tenants(stack, 4, "postgres-killed")
         recoveries = []

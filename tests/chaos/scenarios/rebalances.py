@@ -51,7 +51,7 @@ FULL = Plan(calm_seconds=60.0, storm_seconds=300.0)
 
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """One load over both; what ended in each second of calm and of the storm."""
-    async with a_stack(running, workers=2) as stack, stack.database() as database:
+    async with a_stack(running) as stack, stack.database() as database:
         await until_well(stack)
         kafka = stack.told["kafka"]
         tenants = await make_tenants(stack, 24, "rebalances")

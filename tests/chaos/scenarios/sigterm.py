@@ -40,7 +40,7 @@ async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """Stop each in turn, then count jobs, charges and deliveries."""
     seconds: list[float] = []
     codes: list[str] = []
-    async with a_stack(running, workers=2) as stack, open_receiver() as receiver:
+    async with a_stack(running) as stack, open_receiver() as receiver:
         await until_well(stack)
         tenants = await make_tenants(stack, 6, "sigterm")
         for tenant in tenants:

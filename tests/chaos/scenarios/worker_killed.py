@@ -30,7 +30,7 @@ async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """Kill the worker that holds the most; how long its jobs stood."""
     delays: list[float] = []
     killed = charged = failed = 0
-    async with a_stack(running, workers=2) as stack:
+    async with a_stack(running) as stack:
         for _ in range(plan.rounds):
             await until_well(stack)
             tenants = await make_tenants(stack, 12, "worker-killed")

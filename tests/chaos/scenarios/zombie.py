@@ -56,7 +56,7 @@ class Seen:
 async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
     """Both kinds at once: each has its own tenants, and most of the time is spent on waiting for a lease to end."""
     seen = {kind: Seen() for kind in KINDS}
-    async with a_stack(running, workers=2) as stack:
+    async with a_stack(running) as stack:
         for _ in range(plan.rounds):
             await until_well(stack)
             async with asyncio.TaskGroup() as group:
