@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from barnabas.domain.attempts import Lost
@@ -147,6 +147,12 @@ class ModelIsolatedAttempt(Attempt):
         return Run(Lost()) if self.ctx in self.dead and self._reason is None else run
 
 
+class ModelSuspects:
+    """Where lost jobs run alone: few at a time, so that some seeds have more."""
+
+    room = 2
+
+
 def process_now() -> Process:
     """Whose code runs just now."""
     process = PROCESS.get()
@@ -175,7 +181,7 @@ async def run_worker(around: Surroundings, stop: Stop) -> None:
         timeouts_ms={number: max(1, round(handler.timeout * 1000)) for number, handler in by_number.items()},
         queues=queues, queue_ids=[0], news=news, identity=identity,
         records=look_ahead.Records(bytes_max=around.settings.look_ahead_bytes), threads=NOTHING, children=NOTHING,
-        holdings=holdings, deadlines=deadlines,
+        suspects=cast("Any", ModelSuspects()), holdings=holdings, deadlines=deadlines,
     )  # fmt: skip
     await _run_loops(WORKER_LOOPS, resources, stop)
 

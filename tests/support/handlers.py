@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -55,6 +57,16 @@ def block_thread(payload: dict[str, str]) -> None:
 @app.handler("slow", timeout=0.2, max_attempts=1)
 async def slow(payload: object) -> None:
     await asyncio.Event().wait()
+
+
+@app.handler("say_where", timeout=600)
+def say_where(directory: str, ctx: Context) -> None:
+    """Writes down in which process it runs, and goes on until it may end."""
+    written = Path(directory, f"{ctx.job_id}.new")
+    written.write_text(str(os.getpid()))
+    written.rename(Path(directory, str(ctx.job_id)))
+    while not Path(directory, "go").exists():
+        time.sleep(0.02)
 
 
 @app.handler("later")

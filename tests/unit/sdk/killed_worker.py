@@ -7,6 +7,7 @@ import sys
 from barnabas.sdk.isolated import IsolatedAttempt
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
+from barnabas.sdk.starting import ChildStarter
 from tests.unit.sdk.builders import context
 
 APP = "tests.unit.sdk.isolated_app:app"
@@ -14,7 +15,7 @@ APP = "tests.unit.sdk.isolated_app:app"
 
 async def main(path: str) -> None:
     # A machine that runs many tests at once may take long to start a process.
-    children = ChildProcesses(app=APP, running_max=1, wait_seconds=60, log_level="warning")
+    children = ChildProcesses(ChildStarter(app=APP, log_level="warning"), running_max=1, wait_seconds=60)
     handler = load_handlers(APP)["stubborn"]
     await IsolatedAttempt(handler, json.dumps(path).encode(), context(), children=children).run()
 

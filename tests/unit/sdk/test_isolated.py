@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from barnabas.sdk.isolated import IsolatedAttempt
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import Interruption
+from barnabas.sdk.starting import ChildStarter
 from tests.support.eventually import eventually
 from tests.unit.sdk.builders import JOB_ID, context, raised
 
@@ -34,14 +36,18 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "_EXIT_SECONDS", _PATIENCE_SECONDS)
 
 
-def a_pool(*, app: str = APP, running_max: int = 2, retire_above_bytes: int = 512 << 20) -> ChildProcesses:
-    return ChildProcesses(
-        app=app,
-        running_max=running_max,
-        retire_above_bytes=retire_above_bytes,
-        wait_seconds=_PATIENCE_SECONDS,
-        log_level="warning",
-    )
+@asynccontextmanager
+async def a_pool(
+    *, app: str = APP, running_max: int = 2, forks: bool = True, **limits: Any
+) -> AsyncIterator[ChildProcesses]:
+    starter = ChildStarter(app=app, forks=forks, log_level="warning")
+    pool = ChildProcesses(starter, **({"running_max": running_max, "wait_seconds": _PATIENCE_SECONDS} | limits))
+    try:
+        yield pool
+        await close(pool)
+    finally:
+        await pool.close()
+        await starter.close()
 
 
 async def close(pool: ChildProcesses) -> None:
@@ -50,12 +56,11 @@ async def close(pool: ChildProcesses) -> None:
     await eventually(lambda: pool.alive, until=lambda alive: alive == 0)
 
 
-@pytest.fixture(scope="module")
-async def children() -> AsyncIterator[ChildProcesses]:
-    """One pool for all: starting a process takes most of a second."""
-    pool = a_pool()
-    yield pool
-    await close(pool)
+@pytest.fixture(scope="module", params=[True, False], ids=["forked", "executed"])
+async def children(request: pytest.FixtureRequest) -> AsyncIterator[ChildProcesses]:
+    """One pool for all: loading the handlers takes most of a second."""
+    async with a_pool(forks=request.param) as pool:
+        yield pool
 
 
 def attempt(
@@ -273,39 +278,34 @@ async def test_an_attempt_without_room_is_handed_back_when_its_worker_drains(
 
 
 async def test_a_child_with_a_memory_peak_is_not_used_again() -> None:
-    pool = a_pool(running_max=1, retire_above_bytes=200 << 20)
-    try:
+    async with a_pool(running_max=1, retire_above_bytes=200 << 20) as pool:
         first = result(await ran(pool, "pid"))
         assert result(await ran(pool, "hog", 1 << 20)) == 1 << 20
         assert result(await ran(pool, "pid")) == first
         assert result(await ran(pool, "hog", 300 << 20)) == 300 << 20
 
         assert result(await ran(pool, "pid")) != first
-    finally:
-        await pool.close()
 
 
-async def test_an_app_that_the_child_cannot_load_is_an_error_that_says_why() -> None:
-    pool = a_pool(app="tests.unit.sdk.no_such_module:app")
-    try:
+@pytest.mark.parametrize("forks", [True, False])
+async def test_an_app_that_the_child_cannot_load_is_an_error_that_says_why(forks: bool) -> None:
+    async with a_pool(app="tests.unit.sdk.no_such_module:app", forks=forks) as pool:
         outcome = raised(await ran(pool, "pid"))
-    finally:
-        await pool.close()
 
     assert (outcome.code, outcome.retryable) == ("child_not_started", True)
     assert "no_such_module" in outcome.message
 
 
 async def test_a_closed_pool_leaves_no_process_idle_or_hung(tmp_path: Path) -> None:
-    pool = a_pool()
-    idle = result(await ran(pool, "pid"))
-    path = tmp_path / "pid"
-    busy = attempt(pool, "stubborn", str(path))
-    task = asyncio.ensure_future(busy.run())
-    await written(path)
+    async with a_pool() as pool:
+        idle = result(await ran(pool, "pid"))
+        path = tmp_path / "pid"
+        busy = attempt(pool, "stubborn", str(path))
+        task = asyncio.ensure_future(busy.run())
+        await written(path)
 
-    await close(pool)
-    run = await task
+        await close(pool)
+        run = await task
 
     assert run.outcome == Lost()
     assert not any(psutil.pid_exists(pid) for pid in (idle, int(path.read_text())))
@@ -326,32 +326,25 @@ async def test_a_child_does_not_outlive_a_worker_that_was_killed(tmp_path: Path)
 
 
 async def test_an_attempt_that_finds_no_room_in_time_is_handed_back(tmp_path: Path) -> None:
-    pool = ChildProcesses(app=APP, running_max=1, wait_seconds=0.05, log_level="warning")
-    try:
+    async with a_pool(running_max=1, wait_seconds=0.05) as pool:
         # No process starts that fast: the first waits for its start in vain, the second for room.
         outcomes = tuple(await asyncio.gather(ran(pool, "pid"), ran(pool, "pid")))
-    finally:
-        await close(pool)
 
     assert outcomes == (HandedBack(), HandedBack())
 
 
 async def test_a_start_that_outlasts_its_attempts_patience_serves_the_next_one() -> None:
     """On a busy machine every start outlasts it: thrown away each time, none would ever be of use."""
-    pool = ChildProcesses(app=APP, running_max=1, wait_seconds=0.05, log_level="warning")
-    try:
+    async with a_pool(running_max=1, wait_seconds=0.05) as pool:
         assert await ran(pool, "pid") == HandedBack()
         outcome = await eventually(lambda: ran(pool, "pid"), until=lambda outcome: outcome != HandedBack(), timeout=120)
         pids = {outcome.result, *[(await ran(pool, "pid")).result for _ in range(3)]}  # type: ignore[union-attr]
 
         assert len(pids) == 1
-    finally:
-        await pool.close()
 
 
 async def test_children_start_few_at_a_time_and_those_that_wait_share_them() -> None:
-    pool = ChildProcesses(app=APP, running_max=8, starting_max=1, wait_seconds=_PATIENCE_SECONDS, log_level="warning")
-    try:
+    async with a_pool(running_max=8, starting_max=1, forks=False) as pool:
         tasks = [asyncio.ensure_future(ran(pool, "pid")) for _ in range(8)]
         await eventually(lambda: pool.alive)
         at_first = pool.alive
@@ -360,13 +353,37 @@ async def test_children_start_few_at_a_time_and_those_that_wait_share_them() -> 
         assert at_first == 1
         # The first was ready long before the second, and eight short attempts need not one each.
         assert pool.alive < 8
-    finally:
-        await pool.close()
+
+
+async def test_an_app_that_starts_threads_as_it_is_imported_is_never_forked() -> None:
+    async with a_pool(app="tests.unit.sdk.threaded_app:app", running_max=4, unforked_max=2) as pool:
+        before = pool.room
+        pids = {result(await ran(pool, "pid")) for _ in range(2)}
+        parents = {psutil.Process(pid).ppid() for pid in pids}
+
+        assert parents == {os.getpid()}
+        # Each of them has the handlers in memory of its own.
+        assert (before, pool.room) == (4, 2)
+
+
+async def test_children_are_forked_from_one_template_which_is_started_anew_when_it_has_died(tmp_path: Path) -> None:
+    async with a_pool() as pool:
+        path = tmp_path / "pid"
+        busy = asyncio.ensure_future(attempt(pool, "stubborn", str(path)).run())
+        pids = [int(await written(path)), result(await ran(pool, "pid"))]
+        templates = {psutil.Process(pid).ppid() for pid in pids}
+        (template,) = templates
+        psutil.Process(template).kill()
+        outcome = (await busy).outcome
+        after = psutil.Process(result(await ran(pool, "pid"))).ppid()
+
+    assert outcome == Lost()
+    assert len({template, after, os.getpid()}) == 3
+    await eventually(lambda: [pid for pid in (*pids, template, after) if lives(pid)], until=lambda left: not left)
 
 
 async def test_an_attempt_that_finds_a_long_line_is_put_off_and_holds_no_slot(tmp_path: Path) -> None:
-    pool = a_pool(running_max=1)
-    try:
+    async with a_pool(running_max=1) as pool:
         busy = attempt(pool, "stubborn", str(tmp_path / "pid"))
         line = [attempt(pool, "pid") for _ in range(2)]
         async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
@@ -381,5 +398,3 @@ async def test_an_attempt_that_finds_a_long_line_is_put_off_and_holds_no_slot(tm
         assert late == Snoozed(2.0)
         assert {task.result().outcome for task in tasks} == {HandedBack()}
         assert not pool.crowded
-    finally:
-        await pool.close()

@@ -23,6 +23,7 @@ from barnabas.runtime.clock import DatabaseClock
 from barnabas.sdk.app import Handler
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.processes import ChildProcesses
+from barnabas.sdk.starting import ChildStarter
 from barnabas.sdk.threads import HandlerThreads
 from barnabas_worker.deadlines import Deadlines
 from barnabas_worker.holdings import Ended, Holdings
@@ -58,6 +59,9 @@ class Resources:
     records: Records
     threads: HandlerThreads
     children: ChildProcesses
+    """For handlers that ask for a process of their own."""
+    suspects: ChildProcesses
+    """For jobs that were lost with the process that they ran in."""
     holdings: Holdings
     deadlines: Deadlines
     finished: list[Ended] = field(default_factory=list)
@@ -94,14 +98,17 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
         by_number = {numbers[name]: handler for name, handler in handlers.items()}
         threads = HandlerThreads(settings.slots)
         stack.callback(threads.shutdown, wait=False)
-        children = ChildProcesses(
+        starter = ChildStarter(
             app=settings.app,
-            running_max=settings.children,
             allow_private_targets=settings.allow_private_endpoints,
             log_level=settings.log_level,
             log_form=settings.log_format,
         )
+        stack.push_async_callback(starter.close)
+        children = ChildProcesses(starter, running_max=settings.children)
         stack.push_async_callback(children.close)
+        suspects = ChildProcesses(starter, running_max=settings.suspects, unforked_max=settings.children, idle_max=0)
+        stack.push_async_callback(suspects.close)
         news = News()
         holdings, deadlines = Holdings(), Deadlines(asyncio.get_running_loop())
         identity = Identity(
@@ -133,6 +140,7 @@ async def open_resources(settings: WorkerSettings) -> AsyncIterator[Resources]:
             records=Records(bytes_max=settings.look_ahead_bytes),
             threads=threads,
             children=children,
+            suspects=suspects,
             holdings=holdings,
             deadlines=deadlines,
         )

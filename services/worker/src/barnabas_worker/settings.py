@@ -48,7 +48,12 @@ class WorkerSettings(ServiceSettings):
     """How long a worker that has stopped answering keeps its jobs. Every process must have the same."""
 
     children: Annotated[int, Field(ge=1, le=256)] = 8
-    """Attempts that run at once in processes of their own; others wait for one within their slot."""
+    """Attempts of handlers with `isolate="process"` that run at once; others wait for a process within their slot."""
+
+    suspects: Annotated[int, Field(ge=1, le=512)] = 64
+    """Jobs that were lost with their process and run again at once in processes of their own, of some megabytes each;
+    where they can't be forked, at most as many as children. Of more that were lost together, the rest runs with all the
+    others again, once."""
 
     look_ahead_bytes: Annotated[int, Field(ge=65_536)] = 48 * 1024 * 1024
     """Envelopes held in memory before they are claimed; above that, who has more than his share waits in Postgres."""

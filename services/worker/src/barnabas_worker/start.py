@@ -11,8 +11,10 @@ from barnabas.contract.topics import PRIORITY_NAMES
 from barnabas.domain.jobs import Hook
 from barnabas.postgres.turns import ClaimedJob
 from barnabas.runtime import metrics
+from barnabas.sdk.app import Handler
 from barnabas.sdk.context import Context
 from barnabas.sdk.isolated import IsolatedAttempt
+from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import Attempt
 from barnabas_worker.holdings import Held, Running
 from barnabas_worker.resources import Resources
@@ -26,10 +28,39 @@ def hold_all(resources: Resources, jobs: Sequence[ClaimedJob], *, worker_id: UUI
     for priority, seconds in delays.items():
         metrics.observe_all(_START_DELAYS[priority], seconds)
     now = asyncio.get_running_loop().time()
-    return [_hold(resources, job, worker_id=worker_id, batch_id=batch_id, now=now) for job in jobs]
+    places = _Places(resources)
+    return [_hold(resources, job, places, worker_id=worker_id, batch_id=batch_id, now=now) for job in jobs]
 
 
-def _hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: UUID, now: float) -> Held:
+class _Places:
+    """Where the jobs of one claim run: None = in this process."""
+
+    __slots__ = ("_resources", "_room")
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._room: int | None = None
+
+    def of(self, handler: Handler, job: ClaimedJob) -> ChildProcesses | None:
+        """One that was lost with its process may have been its end, so it runs alone.
+
+        Where more were lost at once than can be alone, each is the less likely to have been it. To run them one after
+        the other would keep jobs waiting for minutes that any other worker's death had nothing to do with; so the rest
+        runs here, and alone only after a second loss.
+        """
+        if handler.isolate == "process":
+            return self._resources.children
+        if not job.hooks & _ISOLATED:
+            return None
+        if self._room is None:
+            self._room = self._resources.suspects.room
+        self._room -= 1
+        return self._resources.suspects if self._room >= 0 or job.losses > 1 else None
+
+
+def _hold(
+    resources: Resources, job: ClaimedJob, places: _Places, *, worker_id: UUID, batch_id: UUID, now: float
+) -> Held:
     """What this process keeps of a claimed job; its attempt is ready to run. `now` is by the loop's clock."""
     handler = resources.handlers[job.type_id]
     timeout = handler.timeout if job.timeout_ms is None else job.timeout_ms / 1000
@@ -46,12 +77,13 @@ def _hold(resources: Resources, job: ClaimedJob, *, worker_id: UUID, batch_id: U
         losses=job.losses,
     )
     attempt: Running
-    if handler.isolate == "process" or job.hooks & _ISOLATED:
+    children = places.of(handler, job)
+    if children is not None:
         attempt = IsolatedAttempt(
             handler,
             job.payload,
             context,
-            children=resources.children,
+            children=children,
             timeout_seconds=timeout,
             cancel_grace_seconds=resources.settings.cancel_grace_seconds,
         )

@@ -95,6 +95,10 @@ class Child:
         self._process = process
         self.pid = process.get_pid()
 
+    def forked(self, pid: int) -> None:
+        """The process is there, and its template will say when it has ended."""
+        self.pid = pid
+
     def received(self, body: bytes) -> None:
         """The child has said something."""
         match from_child_decoder.decode(body):
@@ -143,7 +147,7 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None:
             try:
-                # The process leads a session of its own, so its id is that of its whole group.
+                # The process leads a group of its own, so its id is that of the group.
                 os.killpg(self.pid, number)
             except (ProcessLookupError, PermissionError):
                 pass  # it is gone; on macOS a group of zombies answers with a missing permission

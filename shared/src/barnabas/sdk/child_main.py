@@ -1,8 +1,8 @@
 """The child process of a worker: loads the same handlers and runs one attempt at a time, on its main thread.
 
-Started by `barnabas.sdk.processes` and by nobody else. It ends when its worker does: a closed wire means that the
-worker is gone or done with it. SIGTERM ends the running attempt so that its handler can clean up; the worker kills it
-soon after.
+Started by `barnabas.sdk.starting` and by nobody else: by itself, or forked from a template. It ends when its worker
+does: a closed wire means that the worker is gone or done with it. SIGTERM ends the running attempt so that its handler
+can clean up; the worker kills it soon after.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from barnabas.sdk.context import Context, Progress
 from barnabas.sdk.loading import load_handlers
 from barnabas.sdk.outcomes import call_sync
 from barnabas.sdk.running import Attempt, Interruption
+from barnabas.sdk.template import fork_on_demand
 from barnabas.sdk.threads import HandlerThreads
 from barnabas.sdk.wire import (
     ChildSettings,
@@ -207,6 +208,11 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - importing a user's module can raise anything
         wire.sendall(frame(Refused(f"{type(error).__name__}: {error}"[:1000])))
         return 1
+    if settings.forks:
+        forked = fork_on_demand(wire)
+        if forked is None:
+            return 0
+        wire = forked
     return AttemptServer(wire, handlers).serve()
 
 

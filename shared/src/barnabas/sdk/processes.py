@@ -1,25 +1,21 @@
-"""The child processes of a worker: started, never forked, used again while they end well, and bounded in number.
+"""The child processes of a worker: used again while they end well, and bounded in number.
 
 `isolated.py` runs attempts in them. A child is killed with all that it has started; it can't outlive its worker,
 because it ends when its wire closes.
 
 Few are started at a time, and a start belongs to nobody: it goes on when whoever it was for has given up, and its child
-goes to the next in line. A start is a second of CPU. With all of them at once, each thrown away by the first who lost
-patience, four workers on two cores ran none of 1,200 jobs in six minutes.
+goes to the next in line. Where a child can't be forked, its start is a second of CPU. With all of them at once, each
+thrown away by the first who lost patience, four workers on two cores ran none of 1,200 jobs in six minutes.
 """
 
 import asyncio
 import os
-import socket
-import subprocess
-import sys
 from collections import deque
 
-import msgspec
 import structlog
 
-from barnabas.sdk.child import TERMINATE_SECONDS, Child, ChildNotStartedError, Exit, Wire
-from barnabas.sdk.wire import ChildSettings
+from barnabas.sdk.child import TERMINATE_SECONDS, Child, ChildNotStartedError
+from barnabas.sdk.starting import ChildStarter
 
 log = structlog.get_logger(__name__)
 
@@ -37,36 +33,33 @@ _IDLE_SECONDS = 60.0
 
 
 class ChildProcesses:
-    """The children of one worker. `app` names its handlers as `module:attribute`.
+    """Children of one worker, made by `starter`, which is closed by whoever made it, after this.
 
     At most `running_max` run attempts at a time, at most `starting_max` start (half as many as the machine has CPUs,
-    unless set otherwise), and at most `idle_max` are kept for the next ones. A child whose memory has had a peak above
-    `retire_above_bytes` is not used again.
+    unless set otherwise), and at most `idle_max` are kept for the next ones. Where children can't be forked each takes
+    some 50 MB, and `unforked_max` is the limit of those that run, if it is lower. A child whose memory has had a peak
+    above `retire_above_bytes` is not used again.
     """
 
     def __init__(
         self,
+        starter: ChildStarter,
         *,
-        app: str | None,
         running_max: int,
+        unforked_max: int | None = None,
         starting_max: int | None = None,
         idle_max: int = 2,
         retire_above_bytes: int = 512 << 20,
         wait_seconds: float = WAIT_SECONDS,
-        allow_private_targets: bool = False,
-        log_level: str = "info",
-        log_form: str = "auto",
     ) -> None:
         self.wait_seconds = wait_seconds
         """How long an attempt may wait for a child, for room and start together."""
-        self._app = app
-        self._running_max = running_max
+        self._starter = starter
+        self._forked_max = running_max
+        self._unforked_max = running_max if unforked_max is None else min(running_max, unforked_max)
         self._starting_max = max(1, (os.cpu_count() or 2) // 2) if starting_max is None else starting_max
         self._idle_max = idle_max
         self._retire_above_bytes = retire_above_bytes
-        self._allow_private_targets = allow_private_targets
-        self._log_level = log_level
-        self._log_form = log_form
         self._taken = 0
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._starts: set[asyncio.Task[None]] = set()
@@ -78,6 +71,15 @@ class ChildProcesses:
     def alive(self) -> int:
         """How many child processes there are."""
         return len(self._alive)
+
+    @property
+    def _running_max(self) -> int:
+        return self._forked_max if self._starter.forks else self._unforked_max
+
+    @property
+    def room(self) -> int:
+        """How many attempts more would have a child as soon as it is started."""
+        return max(0, self._running_max - self._taken - len(self._waiting))
 
     @property
     def crowded(self) -> bool:
@@ -167,9 +169,10 @@ class ChildProcesses:
         child: Child | None = None
         try:
             async with asyncio.timeout(_START_SECONDS):
-                child = await self._start()
+                child = await self._starter.start()
+                self._count(child)
                 await child.ready
-        except (ChildNotStartedError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - if nobody learns of it, the next start follows at once
             if child is not None:
                 child.kill_now()
             log.warning("child_not_started", reason=str(error) or type(error).__name__)
@@ -185,44 +188,11 @@ class ChildProcesses:
         else:
             self._keep(child)
 
+    def _count(self, child: "Child") -> None:
+        self._alive.add(child)
+        child.exited.add_done_callback(lambda _: self._alive.discard(child))
+
     def _retire(self, child: "Child") -> None:
         if child in self._idle:
             self._idle.remove(child)
         child.retire()
-
-    async def _start(self) -> "Child":
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        child = Child(loop)
-        try:
-            ours.setblocking(False)
-            settings = ChildSettings(
-                fd=theirs.fileno(),
-                app=self._app,
-                allow_private_targets=self._allow_private_targets,
-                log_level=self._log_level,
-                log_form=self._log_form,
-            )
-            await loop.create_unix_connection(lambda: Wire(child), sock=ours)
-            # A session of its own: signals from a terminal don't reach it, and what it starts is killed with it.
-            await loop.subprocess_exec(
-                lambda: Exit(child),
-                sys.executable,
-                "-m",
-                "barnabas.sdk.child_main",
-                msgspec.json.encode(settings).decode(),
-                stdin=subprocess.DEVNULL,
-                stdout=None,
-                stderr=None,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        except BaseException:
-            child.kill_now()
-            raise
-        finally:
-            theirs.close()
-        self._alive.add(child)
-        child.exited.add_done_callback(lambda _: self._alive.discard(child))
-        log.debug("child_started", pid=child.pid)
-        return child

@@ -1,4 +1,4 @@
-"""What a worker and its child processes say to each other: length-prefixed MessagePack over a socket pair.
+"""What a worker, its child processes and their template say to each other: length-prefixed MessagePack on socket pairs.
 
 Both ends are the same release on the same machine, so there is no version in it. The handler's own output never mixes
 with it: standard output and error stay the child's.
@@ -15,9 +15,12 @@ _LENGTH_BYTES = 4
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is started with; its only argument, as JSON."""
+    """What a child, or a template of children, is started with; its only argument, as JSON."""
 
     fd: int
+    """The wire of a child, or the line to a template."""
+    forks: bool
+    """Whether it is a template: it runs nothing itself and forks a child whenever it is sent a wire."""
     app: str | None
     allow_private_targets: bool
     log_level: str
@@ -44,13 +47,29 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """From the child: its handlers are loaded."""
+    """From the child, or the template: its handlers are loaded."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """From the child: its handlers can't be loaded, and it ends."""
+    """From the child, or the template: its handlers can't be loaded, and it ends."""
 
     reason: str
+
+
+class Unforkable(msgspec.Struct, frozen=True, tag="unforkable"):
+    """From the template: loading the handlers has started threads, which a fork doesn't take along. It ends."""
+
+
+class Forked(msgspec.Struct, frozen=True, tag="forked"):
+    """From the template: the child for the oldest wire without one. It leads a process group of its own."""
+
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited"):
+    """From the template: one of its children has ended."""
+
+    pid: int
 
 
 class Reported(msgspec.Struct, frozen=True, tag="reported"):
@@ -75,13 +94,15 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
 
 ToChild = Start | Stop
 FromChild = Ready | Refused | Reported | Ended
+FromTemplate = Ready | Refused | Unforkable | Forked | Exited
 
 _encoder = msgspec.msgpack.Encoder()
 to_child_decoder = msgspec.msgpack.Decoder(ToChild)
 from_child_decoder = msgspec.msgpack.Decoder(FromChild)
+from_template_decoder = msgspec.msgpack.Decoder(FromTemplate)
 
 
-def frame(message: ToChild | FromChild) -> bytes:
+def frame(message: ToChild | FromChild | FromTemplate) -> bytes:
     """A message as it goes over the wire."""
     body = _encoder.encode(message)
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body

@@ -1,0 +1,16 @@
+"""An app whose import starts a thread, which no fork would take along."""
+
+import os
+import threading
+from typing import Any
+
+from barnabas.sdk import App
+
+app = App("threaded")
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@app.handler("pid", isolate="process")
+def pid(payload: Any) -> int:
+    return os.getpid()
