@@ -169,7 +169,7 @@ class Producer:
             return False
         except KafkaException as error:
             reason = error.args[0]
-            if reason.fatal():
+            if _is_fatal(reason):
                 self._break(str(reason))
                 return False
             # Refused here and now (a record too large, say): it and the rest of its batch never left.
@@ -188,7 +188,11 @@ class Producer:
 
     def _poll(self) -> None:
         self._timer = None
-        self._client.poll(0)
+        try:
+            self._client.poll(0)
+        except KafkaException as error:
+            # Some of what breaks a client is raised here, and told to nobody else.
+            self._on_error(error.args[0])
         while self._finished:
             self._settle(self._finished.pop())
         if self._fatal is not None:
@@ -232,7 +236,7 @@ class Producer:
             self._settle(batch)
 
     def _on_error(self, error: Any) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the library's name for it
+        if _is_fatal(error):
             self._break(str(error))
         elif error.code() not in client_settings.CONNECTION_ERRORS:
             log.info("producer_error", reason=str(error))
@@ -299,6 +303,11 @@ class _Batch:
         self.handed_over = len(self.records)
         if self.waiting == 0:
             self._finished.append(self)
+
+
+def _is_fatal(error: Any) -> bool:
+    """Whether the client is of no use any more. What a broken one refuses to take has the code and lacks the mark."""
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)  # noqa: SLF001 - the library's name for it
 
 
 def _end(client: Any) -> None:
