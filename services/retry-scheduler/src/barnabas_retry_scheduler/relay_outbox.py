@@ -13,8 +13,11 @@ from barnabas_retry_scheduler.tell import tell_rows
 
 log = structlog.get_logger(__name__)
 
-# A row is a flushed batch of up to a few hundred: some thousands of records a step.
-_ROWS = 20
+# A row is a flushed batch of up to a few hundred jobs, or a single post of a quiet hour: a step tells of so many rows
+# at least, and of as many more as have about so many records.
+_ROWS_MIN = 20
+_ROWS_MAX = 2_000
+_RECORDS = 2_000
 
 
 async def relay_outbox(resources: Resources, stop: Stop) -> None:
@@ -32,7 +35,11 @@ async def relay_once(resources: Resources, *, stale_seconds: float = OUTBOX_STAL
     Raises `BrokerUnavailableError` when Kafka doesn't acknowledge.
     """
     async with resources.database.session() as session:
-        rows = await list_stale_outbox(session, age_seconds=stale_seconds, limit=_ROWS)
+        rows = await list_stale_outbox(session, age_seconds=stale_seconds, limit=_ROWS_MIN)
+        if len(rows) == _ROWS_MIN:
+            most = min(_ROWS_MAX, _ROWS_MIN * _RECORDS // max(1, sum(len(row.ref_ids) for row in rows)))
+            if most > _ROWS_MIN:
+                rows = await list_stale_outbox(session, age_seconds=stale_seconds, limit=most)
     if not rows:
         return 0
     reach(CrashPoint.RELAY_BEFORE_SEND)
