@@ -46,6 +46,7 @@ KNOWN_KEYS: tuple[str, ...] = (
     "QUEUES",
     "SLOTS",
     "CHILDREN",
+    "SUSPECTS",
     "LOOK_AHEAD_BYTES",
     "CLAIM_ROWS_MAX",
     "TURNS",
