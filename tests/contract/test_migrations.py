@@ -1,6 +1,7 @@
 """Migrations on a real server: in order, once, and never with another text than they were applied with."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,13 @@ from barnabas.postgres import migrate as migrating
 from barnabas.postgres.migrate import Migration, MigrationChangedError, migrate, migrations
 from barnabas_local.database import Logins, prepare_database
 from tests.contract.sources import ROOT
+from tests.support.eventually import eventually
 from tests.support.servers import Servers
+
+_TABLES = (
+    "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname"
+)
 
 
 @pytest.fixture
@@ -71,6 +78,75 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Logins, monke
     async with connected(empty.owner_dsn) as owner:
         assert await owner.fetchval("SELECT to_regclass('half')") is None
         assert await owner.fetchval("SELECT count(*) FROM schema_migrations") == 0
+
+
+async def test_a_migration_that_has_to_wait_for_a_table_lets_others_past(
+    empty: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _migrate_but_for_a_column(empty, monkeypatch)
+    async with connected(empty.owner_dsn) as backup, connected(empty.owner_dsn) as other:
+        await backup.execute("BEGIN; LOCK TABLE jobs IN ACCESS SHARE MODE")
+        migration = asyncio.create_task(migrate(empty.owner_dsn))
+        await eventually(lambda: other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+        # Behind the migration, which stands behind the backup.
+        await other.execute("SET lock_timeout = '20s'; LOCK TABLE jobs IN ACCESS SHARE MODE")
+
+        assert not migration.done()
+        await backup.execute("COMMIT")
+        assert await migration == ["9999_added.sql"]
+
+
+async def test_a_migration_gives_up_a_table_that_is_never_free(empty: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _migrate_but_for_a_column(empty, monkeypatch)
+    monkeypatch.setattr(migrating, "_PATIENCE_SECONDS", 0.0)
+    async with connected(empty.owner_dsn) as backup:
+        await backup.execute("BEGIN; LOCK TABLE jobs IN ACCESS SHARE MODE")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await migrate(empty.owner_dsn)
+        await backup.execute("COMMIT")
+
+    assert await migrate(empty.owner_dsn) == ["9999_added.sql"]
+
+
+async def _migrate_but_for_a_column(empty: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    await migrate(empty.owner_dsn)
+    known = [*migrations(), Migration("9999_added.sql", "ALTER TABLE jobs ADD COLUMN added text")]
+    monkeypatch.setattr(migrating, "migrations", lambda: known)
+
+
+async def test_a_column_more_on_any_table_breaks_no_query_of_the_release_before(database: Logins) -> None:
+    texts = {path.stem: path.read_text() for path in Path(migrating.__file__).with_name("sql").glob("*.sql")}
+    broken = []
+    async with connected(database.owner_dsn) as owner:
+        for row in await owner.fetch(_TABLES):
+            change = owner.transaction()
+            await change.start()
+            await owner.execute(f"ALTER TABLE {row['relname']} ADD COLUMN added text")
+            for name, text in texts.items():
+                if re.search(rf"\b{row['relname']}\b", text):
+                    try:
+                        async with owner.transaction():
+                            await owner.prepare(text)
+                    except asyncpg.PostgresError as error:
+                        broken.append(f"{name} by {row['relname']}: {error}")
+            await change.rollback()
+
+    assert broken == []
+
+
+async def test_kept_payloads_have_the_columns_of_payloads_in_their_order(database: Logins) -> None:
+    # Functions of merged migrations move and join whole rows: both tables get a column in one migration.
+    async with connected(database.owner_dsn) as owner:
+        columns = [
+            await owner.fetch(
+                "SELECT attname, atttypid::regtype::text FROM pg_attribute"
+                " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                table,
+            )
+            for table in ("job_payloads", "job_payloads_kept")
+        ]
+
+    assert columns[0] == columns[1]
 
 
 async def test_every_tenants_table_is_under_forced_row_security(database: Logins) -> None:

@@ -7,9 +7,17 @@ sent AS (
     SELECT wanted.ord, found.*
       FROM wanted
       CROSS JOIN LATERAL (
-          SELECT day.* FROM job_payloads AS day WHERE day.tenant_id = wanted.tenant_id AND day.job_id = wanted.job_id
+          SELECT day.tenant_id, day.job_id, day.redrive_of, day.created_at, day.run_at, day.type_id, day.priority, day.queue_id, day.max_attempts,
+                 day.metadata, day.ordering_key
+            FROM job_payloads AS day
+           WHERE day.tenant_id = wanted.tenant_id
+             AND day.job_id = wanted.job_id
            UNION ALL
-          SELECT kept.* FROM job_payloads_kept AS kept WHERE kept.tenant_id = wanted.tenant_id AND kept.job_id = wanted.job_id
+          SELECT kept.tenant_id, kept.job_id, kept.redrive_of, kept.created_at, kept.run_at, kept.type_id, kept.priority, kept.queue_id, kept.max_attempts,
+                 kept.metadata, kept.ordering_key
+            FROM job_payloads_kept AS kept
+           WHERE kept.tenant_id = wanted.tenant_id
+             AND kept.job_id = wanted.job_id
            LIMIT 1
       ) AS found
 )
