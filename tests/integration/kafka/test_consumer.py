@@ -155,6 +155,24 @@ async def test_reading_starts_where_start_offsets_says_whatever_the_group_has_co
     assert numbers(records) == list(range(40, 100))
 
 
+async def test_a_group_whose_offsets_somebody_else_keeps_has_no_lag_on_what_it_need_not_read(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1)
+    await producer.send(name, numbered(range(10)))
+
+    async def start_offsets(partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return dict.fromkeys(partitions, 10)
+
+    async with (
+        Consumer(bootstrap, group=f"g.{name}", topics=[name], start_offsets=start_offsets),
+        Admin(bootstrap) as admin,
+    ):
+        await eventually(
+            lambda: lag(admin, f"g.{name}", [name]), until=lambda lags: [each.records for each in lags] == [0]
+        )
+
+
 async def test_nothing_is_delivered_while_start_offsets_are_unknown(
     bootstrap: str, producer: Producer, make_topic: MakeTopic
 ) -> None:

@@ -243,3 +243,35 @@ async def test_the_tiers_stamp_their_records_with_the_brokers_own_time(world: Wo
 
     # Clocks of two processes on one machine, the broker's in whole milliseconds.
     assert before.timestamp() - 1 < record.timestamp_ms / 1_000 < (await world.now()).timestamp() + 1
+
+
+async def test_a_record_from_a_producer_whose_clock_is_ahead_holds_up_none_behind_it(
+    world: World, scheduler: Resources
+) -> None:
+    tenant_id, job_id = new_id(), new_id()
+    now = await world.now()
+    _, key, far = retry_record(tenant_id, new_id(), 1, 2, due_at=now + timedelta(minutes=5))
+    _, _, near = retry_record(tenant_id, job_id, 1, 2, due_at=now + timedelta(seconds=1))
+    async with carrying(scheduler), TopicReader(world.kafka, topics.JOBS[2].name) as jobs:
+        client = world.producer._client
+        client.produce(topics.RETRIES.name, far, key, timestamp=int(now.timestamp() * 1_000) + 600_000)
+        client.produce(topics.RETRIES.name, near, key)
+        assert client.flush(60) == 0
+
+        await jobs.until(lambda record: decode(record.value).ref_id == job_id)
+
+
+async def test_a_tier_counts_from_when_a_record_was_sent_on_and_not_by_the_brokers_clock(
+    world: World, scheduler: Resources
+) -> None:
+    now = await world.now()
+    tier = topics.DELAY_TIERS[-1]
+    _, key, value = retry_record(new_id(), new_id(), 1, 2, due_at=now + timedelta(minutes=1))
+    sent_ms = int((now.timestamp() - tier.delay_seconds) * 1_000)
+    async with carrying(scheduler), TopicReader(world.kafka, topics.DELAY_TIERS[2].name) as next_tier:
+        await world.producer.send(tier.name, [(key, value, [("barnabas-sent-ms", b"%d" % sent_ms)])])
+        record = await next_tier.until(lambda record: record.key == key, timeout=30)
+
+    # It says when that was, for whoever carries it from there.
+    ((name, again_ms),) = record.headers
+    assert (name, abs(int(again_ms or 0) - record.timestamp_ms) < 5_000) == ("barnabas-sent-ms", True)

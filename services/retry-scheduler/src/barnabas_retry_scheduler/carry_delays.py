@@ -48,6 +48,9 @@ _BATCH_RECORDS = 1_000
 # A broker that is slow to acknowledge holds up the records that go to it, not those behind them.
 _IN_FLIGHT_RECORDS = 5_000
 _IN_FLIGHT_BATCHES = 64
+# When a carrier sent it on, in Unix milliseconds by the database's clock. By the broker's, which stamps it too, a tier
+# whose broker is behind would let it go at once: it would circle as fast as Kafka can until it is due.
+_SENT_HEADER = "barnabas-sent-ms"
 # A job that arrives before it is due by the database's clock is sent to its timer, five seconds late.
 _NEVER_EARLY_SECONDS = 0.002
 _UNCERTAINTY_SECONDS_MAX = 0.05
@@ -150,6 +153,7 @@ class Carrier:
 
     def _take_in(self, records: Sequence[ConsumedRecord]) -> None:
         resting = []
+        now = self._clock.now().timestamp()
         for record in records:
             epoch = self.offsets.epoch(record.topic, record.partition)
             if epoch is None or not self.offsets.add(record.topic, record.partition, epoch=epoch, offset=record.offset):
@@ -173,10 +177,12 @@ class Carrier:
                 self.offsets.resolve(record.topic, record.partition, epoch=epoch, offset=record.offset)
                 continue
             due_at = envelope.due_ms / 1_000
+            # A producer's clock may be ahead; what is here was sent before now.
+            sent_at = min(_sent_ms(record) / 1_000, now)
             resting.append(
                 Resting(
                     # It may be due before the tier's delay is over: then nothing is gained by staying.
-                    leaves_at=min(record.timestamp_ms / 1_000 + _DELAYS[record.topic], due_at),
+                    leaves_at=min(sent_at + _DELAYS[record.topic], due_at),
                     due_at=due_at,
                     destination=destination,
                     at=record.at,
@@ -225,7 +231,8 @@ class Carrier:
                 return
 
     async def _produce(self, topic: str, group: Sequence[Departure]) -> Exception | None:
-        records: list[OutgoingRecord] = [(self._key(topic, each.record), each.record.value, None) for each in group]
+        sent = [(_SENT_HEADER, b"%d" % self._clock.now_ms())] if topic in _DELAYS else None
+        records: list[OutgoingRecord] = [(self._key(topic, each.record), each.record.value, sent) for each in group]
         try:
             await self._producer.send(topic, records)
         except (BrokerUnavailableError, OverloadedError) as error:
@@ -254,6 +261,14 @@ class Carrier:
         if moved := self.offsets.committable():
             self.consumer.commit({TopicPartition(*at): offset for at, offset in moved.items()})
             self.offsets.committed(moved)
+
+
+def _sent_ms(record: ConsumedRecord) -> int:
+    """When it came into its topic. What no carrier sent has the time that Kafka knows."""
+    for name, value in record.headers:
+        if name == _SENT_HEADER and value is not None and value.isdigit():
+            return int(value)
+    return record.timestamp_ms
 
 
 def open_carrier(resources: Resources) -> Carrier:

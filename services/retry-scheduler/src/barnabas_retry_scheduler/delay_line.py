@@ -1,8 +1,8 @@
 """Delayed records in memory: a short queue for each partition, and one heap for the last second.
 
-A tier holds one fixed delay and the broker stamps its appends, so the head of a partition is the first to leave and
-only heads are looked at. What is held is bounded: a partition with a full queue is paused, and the rest of its records
-wait in Kafka, a million as well as a thousand. Nothing here reads a clock or talks to Kafka.
+A tier holds one fixed delay and its records say when they were sent, so the head of a partition is the first to leave
+and only heads are looked at. What is held is bounded: a partition with a full queue is paused, and the rest of its
+records wait in Kafka, a million as well as a thousand. Nothing here reads a clock or talks to Kafka.
 """
 
 import heapq

@@ -34,7 +34,8 @@ class Consumer:
     """A member of a consumer group. Made, used and closed on one event loop.
 
     `start_offsets` is asked at each assignment and its answer is where reading begins (a partition that it leaves out
-    begins at the group's committed offset); no record is delivered before. If it fails, the assignment is tried again.
+    begins at the group's committed offset); no record is delivered before. It is committed, too: somebody else has the
+    say, and the group follows. If it fails, the assignment is tried again.
     `on_assigned(partitions)` runs before the first record of these partitions arrives. `on_revoked(partitions, lost)`
     may wait for work in flight, up to `options.revoke_limit_seconds`, and returns offsets that are committed before the
     partitions move; when `lost`, they have moved already and nothing is committed.
@@ -175,6 +176,9 @@ class Consumer:
         if self._start_offsets is not None:
             starts = await self._start_offsets(sorted(epochs))
         self.assigned(epochs)
+        # The group may be behind: what was read and not committed before the partitions were lost isn't read again, and
+        # would count as lag until the next record.
+        self.commit(starts)
         return starts
 
     def assigned(self, epochs: Mapping[TopicPartition, int]) -> None:
