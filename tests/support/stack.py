@@ -125,10 +125,15 @@ def _engine_dsn(pid: int) -> str:
     return psutil.Process(pid).environ()["BARNABAS_POSTGRES"]
 
 
-async def barnabas(*arguments: str, env: Mapping[str, str] | None = None, timeout: float = _UP_SECONDS) -> str:
+async def barnabas(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    timeout: float = _UP_SECONDS,
+    python: str | Path = sys.executable,
+) -> str:
     """Run the command; its output, or a failure with it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        python,
         "-m",
         "barnabas.cli.main",
         *arguments,
@@ -150,7 +155,7 @@ def lives(process: psutil.Process) -> bool:
     return False
 
 
-def _show_troubles(directory: Path) -> None:
+def show_troubles(directory: Path) -> None:
     """What the logs say went wrong, for whoever reads the failed test."""
     for log in sorted((directory / "logs").glob("*.log")):
         lines = log.read_text(errors="replace").splitlines()
@@ -191,7 +196,7 @@ async def open_stack(
         try:
             yield stack
         finally:
-            _show_troubles(directory)
+            show_troubles(directory)
             running = stack.processes()
             await barnabas("down", "--data-dir", str(directory), timeout=_DOWN_SECONDS)
             left = [f"{process.pid} {process.name()}" for process in running if lives(process)]

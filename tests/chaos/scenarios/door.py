@@ -153,13 +153,18 @@ async def open_door(
     pace: float,
     job: Callable[[int], dict[str, object]] = echo,
     requests_max: int = _REQUESTS_MAX,
+    keeps_connections: bool = True,
 ) -> AsyncIterator[Door]:
-    """Submit until the end of the block, to a stack's door or to an address; then every answer is in."""
+    """Submit until the end of the block, to a stack's door or to an address; then every answer is in.
+
+    Without kept connections each post has one of its own: of several who listen, every one gets its share.
+    """
     url = where if isinstance(where, str) else where.told["api_url"]
     door = Door(url, tenants, pace, job, requests_max)
     async with (
         aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS), connector=aiohttp.TCPConnector(limit=requests_max)
+            timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS),
+            connector=aiohttp.TCPConnector(limit=requests_max, force_close=not keeps_connections),
         ) as http,
         asyncio.TaskGroup() as group,
     ):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.chaos.scenarios import postgres_killed, sigterm, zombie
+from tests.chaos.clocks.clocks import may_shift
+from tests.chaos.scenarios import clocks, postgres_killed, releases, sigterm, upgrade, zombie
 from tests.chaos.scenarios.catalogue import values
 from tests.support.stack import Stack
 
@@ -33,3 +34,27 @@ async def test_a_service_that_is_told_to_stop_ends_well_at_the_cost_of_nobody(st
     assert found["sigterm.unwell"] == found["sigterm.other"] == 0
     assert found["sigterm.lost"] == found["sigterm.twice"] == found["sigterm.failed"] == 0
     assert found["sigterm.charged"] == found["sigterm.undelivered"] == 0
+
+
+@pytest.mark.skipif(releases.missing() is not None, reason=str(releases.missing()))
+async def test_a_release_replaces_the_last_one_and_is_taken_back_at_the_cost_of_nobody() -> None:
+    found = values("upgrade", await upgrade.measure(upgrade.QUICK))
+
+    assert found["upgrade.accepted"] > 0
+    assert found["upgrade.applied"] >= len(upgrade.rehearsed())
+    assert found["upgrade.other"] == found["upgrade.errors"] == found["upgrade.unwell"] == found["upgrade.undone"] == 0
+    assert found["upgrade.lost"] == found["upgrade.twice"] == found["upgrade.failed"] == 0
+    assert found["upgrade.charged"] == found["upgrade.losses"] == found["upgrade.told_twice"] == 0
+    assert found["upgrade.undelivered"] == found["upgrade.webhooks"] == 0
+
+
+@pytest.mark.skipif(not may_shift(), reason="needs glibc and a C compiler")
+async def test_wrong_clocks_make_nothing_early_nor_lost_nor_refused() -> None:
+    found = values("clocks", await clocks.measure(clocks.QUICK))
+
+    assert found["clocks.stamped"] > 0, "no clock was wrong"
+    assert found["clocks.webhooks"] > 0
+    assert found["clocks.early"] == found["clocks.disordered"] == found["clocks.charged"] == 0
+    assert found["clocks.losses"] == found["clocks.ended"] == found["clocks.other"] == 0
+    assert found["clocks.lost"] == found["clocks.twice"] == found["clocks.failed"] == 0
+    assert found["clocks.refused"] == found["clocks.undelivered"] == 0

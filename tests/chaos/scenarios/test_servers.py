@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.scenarios import failover, kafka_wiped, restored
+from tests.chaos.scenarios import failover, kafka_wiped, leader_lost, restored
 from tests.chaos.scenarios.catalogue import values
 from tests.support.stack import Stack
 
@@ -14,6 +14,16 @@ async def test_a_kafka_that_comes_back_empty_is_told_of_every_open_job_again(sta
 
     assert found["kafka_wiped.jobs"] == kafka_wiped.QUICK.jobs
     assert found["kafka_wiped.lost"] == found["kafka_wiped.twice"] == found["kafka_wiped.failed"] == 0
+
+
+async def test_nothing_acknowledged_is_lost_with_the_leader_of_three_brokers() -> None:
+    found = values("leader-lost", await leader_lost.measure(leader_lost.QUICK))
+
+    assert found["leader_lost.kills"] >= 2
+    assert found["leader_lost.accepted"] > 0
+    assert found["leader_lost.acknowledged"] > 0
+    assert found["leader_lost.other"] == 0
+    assert found["leader_lost.lost"] == found["leader_lost.twice"] == found["leader_lost.failed"] == 0
 
 
 async def test_writes_go_to_a_promoted_standby_while_the_old_primary_still_answers() -> None:

@@ -104,6 +104,8 @@ class Kafka:
     """Costs half the CPU to start and has less throughput in the long run: for tests."""
     avoid_ports: frozenset[int] = frozenset()
     """Ports that others will listen on, and may not yet."""
+    cluster_id: str = ""
+    """What an empty directory is made a part of; a cluster of its own where this is empty."""
     child: Child | None = field(default=None, init=False)
 
     @property
@@ -158,7 +160,7 @@ class Kafka:
         """Make an empty log directory; one that was only half made is never taken for a whole one."""
         new = self.directory / f"log.new-{uuid.uuid4().hex}"
         config = self._write_config(new)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = self.cluster_id or new_cluster_id()
         child = spawn(
             f"{NAME}-format",
             [
@@ -226,3 +228,8 @@ class Kafka:
     def _cluster_id(self) -> str:
         meta = (self._log_dir / "meta.properties").read_text(encoding="utf-8").splitlines()
         return next(line.partition("=")[2] for line in meta if line.startswith("cluster.id="))
+
+
+def new_cluster_id() -> str:
+    """One that no other cluster has."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
