@@ -25,7 +25,7 @@ from barnabas.kafka.admin import Admin
 from barnabas.kafka.lag import bounds, partitions_of
 from tests.bench.figures import Figure, once
 from tests.chaos.clocks.clocks import Clocks
-from tests.chaos.scenarios.books import deliveries, settled
+from tests.chaos.scenarios.books import SETTLE_SECONDS, deliveries, settled
 from tests.chaos.scenarios.door import Answer, Door, Tenant, make_tenants, open_door
 from tests.chaos.scenarios.instruments import APP, SERVICES, a_directory, metric, ops_url, until_well
 from tests.support.eventually import eventually
@@ -51,7 +51,7 @@ _STAMPED_WRONG_SECONDS = STEP_SECONDS / 2
 class Plan:
     """How long each wrong clock is held, under how many posts a second, and for how long without any.
 
-    Without any it is longer than a lease, or one that isn't renewed would not show.
+    Without any it is longer than a lease and a session of Kafka, or one that isn't renewed would not show.
     """
 
     hold_seconds: float
@@ -88,7 +88,7 @@ async def measure(plan: Plan) -> list[Figure]:
             for name in STEPPED:
                 await _step(clocks, pids[name], door, plan.hold_seconds)
         await settled(database, tenants)
-        idle = await _set_back_in_silence(stack, clocks, list(pids.values()), tenants, seen, plan.idle_seconds)
+        idle = await _set_back_in_silence(stack, clocks, tenants, seen, plan.idle_seconds)
         await until_well(stack)
         books = await settled(database, tenants)
         delivered, again = await deliveries(database, tenants, books)
@@ -124,7 +124,7 @@ async def measure(plan: Plan) -> list[Figure]:
         once("clocks.delivered_again", "deliveries that took more than one attempt", "deliveries", again),
         once("clocks.sent_again", "records sent again", "records", counted["barnabas_reconciler_republished_total"]),
         once("clocks.thrown_out", "members thrown out by Kafka", "members", counted["barnabas_rebalances_total"]),
-        once("clocks.idle", "all idle and set back: from some posts to their last webhook", "s", idle),
+        once("clocks.idle", "all services idle and set back: from some posts to their last webhook", "s", idle),
     ]
 
 
@@ -149,11 +149,12 @@ async def _step(clocks: Clocks, pid: int, door: Door, hold_seconds: float) -> No
 
 
 async def _set_back_in_silence(
-    stack: Stack, clocks: Clocks, pids: Sequence[int], tenants: Sequence[Tenant], seen: Seen, idle_seconds: float
+    stack: Stack, clocks: Clocks, tenants: Sequence[Tenant], seen: Seen, idle_seconds: float
 ) -> float:
-    """All at once while nothing happens: waits until a moment of the wall clock last ten minutes longer. Then some
-    posts; how long they took, until their last webhook.
+    """All services at once while nothing happens: waits until a moment of the wall clock last ten minutes longer. Then
+    some posts; how long they took, until their last webhook.
     """
+    pids = [stack.pid(name) for name in _PROCESSES]
     try:
         for pid in pids:
             clocks.shift(pid, -STEP_SECONDS)
@@ -164,7 +165,7 @@ async def _set_back_in_silence(
             async with stack.client(tenant.key) as client:
                 seen.ids.append(str((await client.submit("echo", 1)).id))
         wanted = before + len(tenants)
-        await eventually(lambda: seen.webhooks, until=lambda count: count >= wanted, timeout=2 * STEP_SECONDS)
+        await eventually(lambda: seen.webhooks, until=lambda count: count >= wanted, timeout=SETTLE_SECONDS)
         return time.monotonic() - begin
     finally:
         for pid in pids:

@@ -156,7 +156,10 @@ class Rollout:
         begin = time.monotonic()
         done = [await program.work() for program in programs]
         for program, before in zip(programs, done, strict=True):
-            await eventually(program.work, until=partial(lt, before), timeout=_WORK_SECONDS)
+            try:
+                await eventually(program.work, until=partial(lt, before), timeout=_WORK_SECONDS)
+            except AssertionError as failure:
+                raise AssertionError(f"{program.service.name} has had nothing to do beside the others") from failure
         await asyncio.sleep(self.together_seconds)
         self.together += (time.monotonic() - begin) * len({program.kind for program in programs})
 

@@ -296,11 +296,14 @@ async def _subscribe(rollout: Rollout, receiver: Receiver, tenant: Tenant) -> No
 
 
 def _refuse_some() -> Behaviour:
-    """Every tenth call has to be made again."""
-    calls = itertools.count(1)
+    """Every tenth webhook has to be sent again, once."""
+    known: set[str] = set()
 
     async def behave(exchange: Exchange) -> None:
-        await answer(503 if next(calls) % _REFUSED_EACH == 0 else 204)(exchange)
+        webhook_id = exchange.received.webhook_id
+        refused = webhook_id not in known and len(known) % _REFUSED_EACH == 0
+        known.add(webhook_id)
+        await answer(503 if refused else 204)(exchange)
 
     return behave
 
