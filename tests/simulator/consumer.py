@@ -169,6 +169,7 @@ class ModelConsumer:
             self._paused.discard(place)
         if mine and self._on_assigned is not None:
             self._on_assigned(mine)
+        self.commit(starts)
         for place in mine:
             self.fetch_soon(place)
 
