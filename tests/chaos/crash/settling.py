@@ -28,10 +28,11 @@ async def until_settled(system: System, database: Any, *, keyed: int, timeout: f
     """Wait until all is stored that was accepted with a key, has ended, and was told to every endpoint."""
 
     async def left() -> dict[str, int]:
-        # A worker that fetched from a backlog has half a minute to claim; one that died won't, so its time is up.
+        # A worker that fetched from a backlog has half a minute to claim; one that died won't, so its time is up. But
+        # not before a fetch has had its chance to clear away, after five seconds, what doesn't wait any more.
         await database.execute(
             "UPDATE waiting SET woken_at = woken_at - interval '30 seconds'"
-            " WHERE woken_at BETWEEN now() - interval '29 seconds' AND now() - interval '4 seconds'"
+            " WHERE woken_at BETWEEN now() - interval '29 seconds' AND now() - interval '10 seconds'"
         )
         # First: what is stored only after the others were counted is none of their count.
         unstored = keyed - await database.fetchval("SELECT count(*) FROM idempotency_keys")
