@@ -25,7 +25,8 @@ class OffsetCommits:
         self._group = group
         self._epochs = epochs
         self._pending: dict[TopicPartition, tuple[int, int]] = {}
-        self._sent: dict[TopicPartition, tuple[int, int]] = {}
+        # Sent, the newest of each partition: several commits may be on their way at a time, and any of them may fail.
+        self._unanswered: dict[TopicPartition, tuple[int, int]] = {}
         self._send_at = 0.0
 
     def add(self, offsets: Mapping[TopicPartition, tuple[int, int]]) -> None:
@@ -35,6 +36,7 @@ class OffsetCommits:
     def forget(self, at: TopicPartition) -> None:
         """The partition has gone."""
         self._pending.pop(at, None)
+        self._unanswered.pop(at, None)
 
     def send_if_due(self, client: Any) -> None:
         """Send without waiting for the answer, unless the last ones went out a moment ago."""
@@ -59,21 +61,24 @@ class OffsetCommits:
 
     def answered(self, error: Any, partitions: list[Any]) -> None:
         """The library's answer to `send_if_due`."""
-        failed = error or next((each.error for each in partitions if each.error is not None), None)
-        if failed is not None:
+        failed = error
+        for each in partitions:
+            failed = failed or each.error
+            at = TopicPartition(each.topic, each.partition)
+            if not (error or each.error) and self._unanswered.get(at, (0, None))[1] == each.offset:
+                del self._unanswered[at]
+        if failed:
             self._try_again(str(failed))
 
     def _take(self) -> list[Any]:
-        self._sent, self._pending = self._pending, {}
+        taken = {at: each for at, each in self._pending.items() if self._epochs.get(at) == each[0]}
+        self._pending.clear()
+        self._unanswered |= taken
         self._send_at = time.monotonic() + _REST_SECONDS
-        return [
-            _ClientPartition(at.topic, at.partition, offset)
-            for at, (epoch, offset) in self._sent.items()
-            if self._epochs.get(at) == epoch
-        ]
+        return [_ClientPartition(at.topic, at.partition, offset) for at, (_, offset) in taken.items()]
 
     def _try_again(self, reason: str) -> None:
-        """Put the last offsets back, behind newer ones: a member epoch that moved on is right again after a poll."""
+        """Put back what has no answer, behind newer ones: a member epoch that moved on is right again after a poll."""
         log.info("offset_commit_postponed", group=self._group, reason=reason)
-        self._pending = self._sent | self._pending
+        self._pending = self._unanswered | self._pending
         self._send_at = time.monotonic() + _RETRY_SECONDS
