@@ -1,7 +1,7 @@
 """`python -m tests.simulator --seeds 10000 --jobs 2`: simulate seeds, and tell which broke a promise and how.
 
-`--seed N` replays one and prints the history of an offending job. `--switch NAME` switches a promise of the design off
-in the models: then seeds are meant to fail. Exits with 1 when a seed has failed.
+`--seed N ...` replays these and prints the history of an offending job. `--switch NAME` switches a promise of the
+design off in the models: then seeds are meant to fail. Exits with 1 when a seed has failed.
 """
 
 import argparse
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work")
-    parser.add_argument("--seed", type=int, help="this one alone, with the history of an offending job")
+    parser.add_argument("--seed", type=int, nargs="+", help="these alone")
     parser.add_argument("--switch", action="append", choices=NAMES, default=[], help="a promise to switch off")
     parser.add_argument("--until-failure", action="store_true", help="end with the first seed that fails")
     options = parser.parse_args(arguments)
     switches = switched(*options.switch)
     quieten()
-    seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
+    seeds = range(options.first, options.first + options.seeds) if options.seed is None else options.seed
     began = time.perf_counter()
     failed: list[Verdict] = []
     count = steps = jobs = 0

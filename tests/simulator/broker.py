@@ -154,7 +154,7 @@ class ModelBroker:
         if self.is_away:
             # Whoever sent it keeps it, and sends it again.
             if member.process.alive:
-                self.loop.outside(self.commit, member, offsets, generation, delay=0.5)
+                self.loop.outside(member.commit_again, offsets, generation, delay=0.5)
             return
         for partition, offset in offsets.items():
             if group.owners.get(partition) is member or self.faults.stale_commits:

@@ -60,6 +60,7 @@ class ModelConsumer:
         self._epoch = 0
         self._generation = self.broker.wipes
         self._committed_at = 0.0
+        self._to_commit: dict[TopicPartition, int] = {}
         self._closed = False
 
     async def __aenter__(self) -> "ModelConsumer":
@@ -102,6 +103,7 @@ class ModelConsumer:
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         held = {place: offset for place, offset in offsets.items() if place in self._epochs}
         if held:
+            self._to_commit |= held
             self._send_commit(held)
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -118,6 +120,12 @@ class ModelConsumer:
             self._positions[at] = offset
             self._inbox = deque(record for record in self._inbox if self.is_current(record))
             self.fetch_soon(at)
+
+    def commit_again(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        """A commit failed: it is sent once more, and what is newer by now in its place."""
+        newest = {place: self._to_commit[place] for place in offsets if place in self._to_commit}
+        if newest:
+            self.broker.commit(self, newest, generation)
 
     # What the broker calls; it happens in this member's process.
 
@@ -184,6 +192,8 @@ class ModelConsumer:
 
     async def _end(self, partitions: Sequence[TopicPartition], *, lost: bool) -> None:
         held = [place for place in partitions if self._epochs.pop(place, None) is not None]
+        for place in held:
+            self._to_commit.pop(place, None)
         self._inbox = deque(record for record in self._inbox if self.is_current(record))
         if held and self._on_revoked is not None:
             offsets = await self._on_revoked(held, lost)

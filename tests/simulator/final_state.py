@@ -55,6 +55,9 @@ def unfinished(tables: Tables, broker: ModelBroker) -> list[str]:
         behind = len(broker.logs[TopicPartition(topics.INTAKE.name, number)]) - stored
         if behind > 0:
             found.append(f"{behind} records of the intake aren't stored")
+    # A wipe is made good when Postgres remembers the new topics: nobody has looked yet, or somebody is at it.
+    if any(tables.kafka_topics.get(name) != ("model", topic_id) for name, topic_id in broker.topic_ids.items()):
+        found.append("what wiped topics held isn't made good")
     return found
 
 
