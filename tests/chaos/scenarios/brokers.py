@@ -29,7 +29,6 @@ _SHOWN = 5
 
 _SETTINGS = {
     "default.replication.factor": COPIES,
-    "min.insync.replicas": _IN_STEP_MIN,
     "offsets.topic.replication.factor": COPIES,
     "transaction.state.log.replication.factor": COPIES,
     "transaction.state.log.min.isr": _IN_STEP_MIN,

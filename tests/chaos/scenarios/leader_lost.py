@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 from barnabas.contract.topics import DEFAULT_QUEUE, topics_of_queue
-from barnabas.kafka.admin import ensure_topics
 from tests.bench.figures import Figure, once
 from tests.chaos.scenarios.books import settled
 from tests.chaos.scenarios.brokers import COPIES, Cluster, open_cluster
@@ -63,8 +62,6 @@ class Kill:
 async def measure(plan: Plan) -> list[Figure]:
     """Kill leaders under load; then count what was promised, and how long nothing went on."""
     async with a_directory() as directory, open_cluster(directory) as cluster:
-        # `barnabas up` makes those that are missing, with one copy.
-        await ensure_topics(cluster.bootstrap, replication_factor=COPIES)
         env = {"BARNABAS_KAFKA": cluster.bootstrap, "BARNABAS_TOPIC_REPLICATION": str(COPIES)}
         async with open_stack(workers=2, env=env) as stack, stack.database() as database:
             await until_well(stack)

@@ -114,6 +114,7 @@ def plan_services(
     admin_key: str,
     app: str | None,
     logs: Path,
+    topic_replication: int = 1,
     workers_range: tuple[int, int] | None = None,
 ) -> list[ServiceProcess]:
     """The services of one stack, one per name in `ops_ports`; names beyond the four are further workers or ingests.
@@ -123,6 +124,7 @@ def plan_services(
     common = {name: value for name, value in os.environ.items() if name not in _DECIDED_BY_THE_STACK}
     # Lines reach a log file by the time a reader looks for them, not when a buffer is full.
     common |= {"PYTHONUNBUFFERED": "1", "BARNABAS_KAFKA": kafka, "BARNABAS_POSTGRES": logins.engine_dsn}
+    common["BARNABAS_TOPIC_REPLICATION"] = str(topic_replication)
     common.setdefault("BARNABAS_LOG_FORMAT", "json")
     common.setdefault("BARNABAS_DRAIN_SECONDS", f"{DRAIN_SECONDS:g}")
     common.setdefault("BARNABAS_ALLOW_PRIVATE_ENDPOINTS", "true")

@@ -63,6 +63,8 @@ class Options:
     """A Kafka that already runs."""
     postgres: str | None = None
     """A Postgres that already runs, with a login that may make roles and databases."""
+    topic_replication: int = 1
+    """Copies of each topic that has to be made."""
     ready_seconds: float = 60.0
     """How long the services may take to be ready once the servers are."""
 
@@ -139,7 +141,9 @@ class _Running:
         chosen = self._choose_ports()
         kafka, superuser_dsn = await self._start_servers(chosen)
         logins = await prepare_database(superuser_dsn, secret=self.stack.admin_key)
-        topics, migrations = await _together(_ensure_topics(kafka), _migrate(logins.owner_dsn))
+        topics, migrations = await _together(
+            _ensure_topics(kafka, options.topic_replication), _migrate(logins.owner_dsn)
+        )
         self.say(f"{topics} topics made, {migrations} migrations applied")
         await self._start_services(chosen, kafka=kafka, logins=logins)
         host = ports.LOOPBACK if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
@@ -227,6 +231,7 @@ class _Running:
             admin_key=self.stack.admin_key,
             app=options.app,
             logs=options.home.logs,
+            topic_replication=options.topic_replication,
             workers_range=None if options.workers_max is None else (options.workers, options.workers_max),
         )
         self.services = planned(ops_ports={name: chosen[name] for name in self._names()})
@@ -277,11 +282,11 @@ class _Running:
         write_stack(self.options.home, self.stack)
 
 
-async def _ensure_topics(kafka: str) -> int:
+async def _ensure_topics(kafka: str, replication: int) -> int:
     # Imported late, as below: `barnabas down` and `status` come through this module and need neither.
     from barnabas.kafka.admin import ensure_topics
 
-    return len(await ensure_topics(kafka))
+    return len(await ensure_topics(kafka, replication_factor=replication))
 
 
 async def _migrate(owner_dsn: str) -> int:

@@ -71,7 +71,9 @@ def topics(
     kafka: Annotated[
         str | None, typer.Option(envvar="BARNABAS_KAFKA", help="Bootstrap servers, host:port, comma-separated.")
     ] = None,
-    replication: Annotated[int, typer.Option(min=1, help="Copies of each new topic.")] = 1,
+    replication: Annotated[
+        int, typer.Option(min=1, envvar="BARNABAS_TOPIC_REPLICATION", help="Copies of each new topic.")
+    ] = 1,
     data_dir: DataDir = HOME,
 ) -> None:
     """Make the topics that Kafka lacks, and set what differs."""

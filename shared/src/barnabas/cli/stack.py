@@ -67,6 +67,12 @@ def up(
             help="Address of a Postgres that already runs, for a login that may make roles and databases.",
         ),
     ] = None,
+    topic_replication: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10, envvar="BARNABAS_TOPIC_REPLICATION", help="Copies of each topic; 1 of a Kafka of its own."
+        ),
+    ] = 1,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the services may take to be ready.")] = 60.0,
 ) -> None:
     """Start Kafka, Postgres and the four services, and make a demo tenant."""
@@ -85,6 +91,7 @@ def up(
         app=handlers,
         kafka=kafka,
         postgres=postgres,
+        topic_replication=topic_replication,
         ready_seconds=timeout,
     )
     if detach:

@@ -62,6 +62,8 @@ class Admin:
     async def ensure_topics(self, *, replication_factor: int = 1, topics: Sequence[Topic] = table.ALL) -> list[str]:
         """Make what is missing, add partitions where there are too few, set configurations that differ.
 
+        With three copies or more, a new topic takes a record only while all of them but one are in step: what Kafka
+        has acknowledged then outlives any one broker.
         Returns one sentence per change, nothing when all was well. Partitions are never taken away: Kafka can't.
         """
         changes = await self.call(lambda client: _ensure(client, topics, replication_factor))
@@ -102,8 +104,9 @@ def _ensure(client: Any, topics: Sequence[Topic], replication_factor: int) -> li
     changes: list[str] = []
     made: set[str] = set()
     if missing:
+        in_step = {"min.insync.replicas": str(replication_factor - 1)} if replication_factor > 2 else {}
         wanted = [
-            _library.NewTopic(topic.name, topic.partitions, replication_factor, config=topic.config)
+            _library.NewTopic(topic.name, topic.partitions, replication_factor, config=topic.config | in_step)
             for topic in missing
         ]
         for name, done in client.create_topics(wanted, operation_timeout=_LIMIT_SECONDS).items():
