@@ -32,6 +32,8 @@ class Plan:
 QUICK = Plan(calm_seconds=3.0, rounds=1, rest_seconds=0.0)
 FULL = Plan(calm_seconds=60.0, rounds=5, rest_seconds=20.0, pace=100.0)
 
+_TIMES_MAX = 2.0
+
 _KINDS: dict[str, tuple[str, object]] = {
     # In a process of its own from the start; and in the worker's.
     "alone": ("die", None),
@@ -56,10 +58,23 @@ async def measure(plan: Plan, running: Stack | None = None) -> list[Figure]:
             dead = await settled(database, poisons)
             books = await settled(database, own)
             figures += _figures(kind, plan, dead, books, accepted)
-            p99 = percentile(await _waits(database, own), 0.99)
-            figures.append(
-                once(f"poison.{kind}.ratio", f"neighbours' p99 against calm, {_ABOUT[kind]}", "times", p99 / calm)
-            )
+            waits = await _waits(database, own)
+            late = 100 * sum(wait > _TIMES_MAX * calm for wait in waits) / len(waits)
+            figures += [
+                once(
+                    f"poison.{kind}.ratio",
+                    f"neighbours' p99 against calm, {_ABOUT[kind]}",
+                    "times",
+                    percentile(waits, 0.99) / calm,
+                ),
+                once(
+                    f"poison.{kind}.late",
+                    f"neighbours that waited longer than twice calm's p99, {_ABOUT[kind]}",
+                    "%",
+                    late,
+                ),
+                once(f"poison.{kind}.longest", f"the longest that one of them waited, {_ABOUT[kind]}", "s", max(waits)),
+            ]
         await until_well(stack)
     return figures
 
