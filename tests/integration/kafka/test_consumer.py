@@ -135,6 +135,34 @@ async def test_partitions_that_went_while_the_loop_stood_still_are_held_no_more(
         assert not any(consumer.is_current(record) for record in records)
 
 
+async def test_partitions_that_came_back_while_the_loop_stood_still_are_held(
+    bootstrap: str, producer: Producer, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1)
+    at = TopicPartition(name, 0)
+    await producer.send(name, numbered(range(10)))
+    revoked: list[TopicPartition] = []
+
+    async def on_revoked(partitions: Sequence[TopicPartition], _lost: bool) -> None:
+        revoked.extend(partitions)
+
+    options = ConsumerOptions(revoke_limit_seconds=0.1)
+    async with Consumer(
+        bootstrap, group=f"g.{name}", topics=[name], options=options, on_revoked=on_revoked
+    ) as consumer:
+        await consume(consumer, 10)
+        # Both on the loop's own thread, which can't turn meanwhile.
+        consumer._thread._give_up([at], lost=False)
+        epoch = consumer.next_epoch()
+        consumer._thread._tell(consumer.assigned, {at: epoch})
+        await eventually(lambda: at in consumer.assignment and consumer._epochs[at] == epoch)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+        assert consumer.assignment == {at}
+        assert not revoked
+
+
 async def test_reading_starts_where_start_offsets_says_whatever_the_group_has_committed(
     bootstrap: str, producer: Producer, make_topic: MakeTopic
 ) -> None:

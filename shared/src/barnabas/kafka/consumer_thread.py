@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition as _ClientPartition
 from barnabas.domain.grouping import HOLD_SECONDS_MAX, RateMeter, hold_seconds
 from barnabas.kafka import client_settings
 from barnabas.kafka.client_settings import ConsumerOptions
-from barnabas.kafka.loop_side import LoopSide, Taken
+from barnabas.kafka.loop_side import LoopSide, Taken, ask
 from barnabas.kafka.offset_commits import OffsetCommits
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition, shown
 from barnabas.runtime import metrics
@@ -296,7 +296,7 @@ class ConsumerThread:
         starts: Mapping[TopicPartition, int] = {}
         if self._asks_start_offsets:
             try:
-                starts = self._ask(self._side.begin_assignment(epochs), self._options.start_offsets_limit_seconds)
+                starts = ask(self._loop, self._side.begin_assignment(epochs), self._options.start_offsets_limit_seconds)
             except Exception as error:  # noqa: BLE001 - whatever it is, reading from elsewhere would be wrong
                 self._broken = f"no start offsets: {type(error).__name__}: {error}"
                 client.incremental_assign([])
@@ -337,7 +337,7 @@ class ConsumerThread:
         self._rebalances["lost" if lost else "revoked"].inc()
         log.info("partitions_lost" if lost else "partitions_revoked", group=self._group, partitions=shown(held))
         try:
-            return self._ask(self._side.end_assignment(held, lost=lost), self._options.revoke_limit_seconds)
+            return ask(self._loop, self._side.end_assignment(held, lost=lost), self._options.revoke_limit_seconds)
         except Exception as error:  # noqa: BLE001 - the partitions go in any case; what isn't committed is read again
             log.warning("revoke_step_failed", group=self._group, reason=f"{type(error).__name__}: {error}")
             # A loop that stood still was never asked, and would hold them for ever.
@@ -378,18 +378,6 @@ class ConsumerThread:
         except RuntimeError:
             # The loop is closed: the process ends, and whoever forgot to close us gets nothing more.
             self._stopping.set()
-
-    def _ask(self, question: Coroutine[Any, Any, T], limit_seconds: float) -> T:
-        try:
-            answer = asyncio.run_coroutine_threadsafe(question, self._loop)
-        except RuntimeError:
-            question.close()
-            raise
-        try:
-            return answer.result(limit_seconds)
-        except TimeoutError:
-            answer.cancel()
-            raise
 
 
 _REBALANCE_EVENTS = ("assigned", "revoked", "lost", "rebuilt")

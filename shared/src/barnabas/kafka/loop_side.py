@@ -1,10 +1,14 @@
 """The seam between a consumer's thread and its event loop: what one tells the other."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from barnabas.kafka.partitions import ConsumedRecord, TopicPartition
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -47,3 +51,29 @@ class LoopSide(Protocol):
     def fail(self, error: BaseException) -> None:
         """The thread ended by a mistake of ours."""
         ...
+
+
+def ask(loop: asyncio.AbstractEventLoop, question: Coroutine[Any, Any, T], limit_seconds: float) -> T:
+    """Have the loop answer, from another thread; `TimeoutError` when it doesn't in time, and then it won't begin to."""
+    given_up = threading.Event()
+    asked = _unless(given_up, question)
+    try:
+        answer = asyncio.run_coroutine_threadsafe(asked, loop)
+    except RuntimeError:
+        asked.close()
+        question.close()
+        raise
+    try:
+        return answer.result(limit_seconds)
+    except TimeoutError:
+        given_up.set()
+        answer.cancel()
+        raise
+
+
+async def _unless(given_up: threading.Event, question: Coroutine[Any, Any, T]) -> T:
+    # A loop that stood still gets to it after all that it was told later: the end of an assignment would end the next.
+    if given_up.is_set():
+        question.close()
+        raise TimeoutError
+    return await question
