@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,3 +112,10 @@ def family(path: str) -> None:
     started.stdout.readline()
     Path(path).write_text(str(started.pid))
     time.sleep(600)
+
+
+@app.handler("holds", isolate="process")
+def holds(path: str) -> None:
+    """Lets no other thread of its process run."""
+    Path(path).write_text(str(os.getpid()))
+    re.match(r"(a+)+$", "a" * 64 + "b")

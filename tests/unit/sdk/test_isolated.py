@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from barnabas.sdk.running import Interruption
 from barnabas.sdk.starting import ChildStarter
 from tests.support.eventually import eventually
 from tests.unit.sdk.builders import JOB_ID, context, raised
+from tests.unit.sdk.watching import lives, written
 
 APP = "tests.unit.sdk.isolated_app:app"
 HANDLERS = load_handlers(APP)
@@ -115,18 +115,6 @@ async def overdue(children: ChildProcesses, job_type: str, path: Path) -> Outcom
         one.ctx.deadline_monotonic = time.monotonic()
         one.interrupt(Interruption.TIMEOUT)
     return running.result().outcome
-
-
-async def written(path: Path) -> str:
-    """What a handler has written there, once it has."""
-    return await eventually(lambda: path.read_text() if path.exists() else "", timeout=_PATIENCE_SECONDS)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_the_handler_runs_in_another_process_which_is_used_again(children: ChildProcesses) -> None:
@@ -309,20 +297,6 @@ async def test_a_closed_pool_leaves_no_process_idle_or_hung(tmp_path: Path) -> N
 
     assert run.outcome == Lost()
     assert not any(psutil.pid_exists(pid) for pid in (idle, int(path.read_text())))
-
-
-async def test_a_child_does_not_outlive_a_worker_that_was_killed(tmp_path: Path) -> None:
-    path = tmp_path / "pid"
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.unit.sdk.killed_worker", str(path), start_new_session=True
-    )
-    try:
-        pid = int(await written(path))
-    finally:
-        worker.kill()
-        await worker.wait()
-
-    await eventually(lambda: lives(pid), until=lambda alive: not alive)
 
 
 async def test_an_attempt_that_finds_no_room_in_time_is_handed_back(tmp_path: Path) -> None:

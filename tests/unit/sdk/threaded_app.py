@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 from barnabas.sdk import App
+from tests.unit.sdk import isolated_app
 
 app = App("threaded")
 
@@ -14,3 +15,6 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 @app.handler("pid", isolate="process")
 def pid(payload: Any) -> int:
     return os.getpid()
+
+
+app.handler("family", isolate="process")(isolated_app.family)

@@ -170,7 +170,11 @@ class AttemptServer:
             raise _TerminatedError
 
     def _abandon(self) -> NoReturn:
-        """The worker is gone in the middle of an attempt: someone else runs it again, so this one must not go on."""
+        """The worker is gone in the middle of an attempt: someone else runs it again, so this one must not go on.
+
+        Nor may what it has started: the group is its own.
+        """
+        os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
 

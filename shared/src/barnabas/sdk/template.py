@@ -34,19 +34,23 @@ def fork_on_demand(line: socket.socket) -> socket.socket | None:
     # Without a handler no signal would be written there.
     signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    children: set[int] = set()
     try:
         line.sendall(frame(Ready()))
-        return _serve(line, woken, wakes)
+        wire = _serve(line, woken, wakes, children)
     except ConnectionError:
-        return None  # the worker has gone, and nobody asks any more
+        wire = None  # the worker has gone, and nobody asks any more
+    if wire is None:
+        _end(children)
+    return wire
 
 
-def _serve(line: socket.socket, woken: socket.socket, wakes: socket.socket) -> socket.socket | None:
+def _serve(line: socket.socket, woken: socket.socket, wakes: socket.socket, children: set[int]) -> socket.socket | None:
     while True:
         readable, _, _ = select.select([line, woken], [], [])
         if woken in readable:
             woken.recv(4096)
-            _reap(line)
+            _reap(line, children)
         if line not in readable:
             continue
         asked, fds, _, _ = socket.recv_fds(line, _ONE_BYTE, 1)
@@ -63,12 +67,22 @@ def _serve(line: socket.socket, woken: socket.socket, wakes: socket.socket) -> s
             # What a handler starts must not hold the wire open.
             wire.set_inheritable(False)
             return wire
+        children.add(pid)
         _lead_group(pid)
         os.close(fds[0])
         line.sendall(frame(Forked(pid)))
 
 
-def _reap(line: socket.socket) -> None:
+def _end(children: set[int]) -> None:
+    """A child sees by itself that its worker is gone, but not while its handler holds the interpreter."""
+    for pid in children:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # it was quicker
+
+
+def _reap(line: socket.socket, children: set[int]) -> None:
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -76,6 +90,7 @@ def _reap(line: socket.socket) -> None:
             return
         if pid == 0:
             return
+        children.discard(pid)
         line.sendall(frame(Exited(pid)))
 
 
