@@ -163,15 +163,16 @@ class Records:
                 one.reading.offsets.resolve(one.offset)
                 self._moved.add(one.reading.at)
 
-    def take_commits(self) -> dict[TopicPartition, int]:
-        """Offsets that moved since the last call."""
+    def take_commits(self, only: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+        """Offsets that moved since the last call; those of other partitions than `only` stay for the next."""
+        moved = self._moved if only is None else self._moved.intersection(only)
+        self._moved = self._moved - moved
         commits = {}
-        for at in self._moved:
+        for at in moved:
             reading = self._readings.get(at)
             offset = None if reading is None else reading.offsets.committable()
             if offset is not None:
                 commits[at] = offset
-        self._moved.clear()
         return commits
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:

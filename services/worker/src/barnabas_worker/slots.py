@@ -84,9 +84,9 @@ class Slots:
         task = asyncio.current_task()
         while True:
             started = time.monotonic()
-            self._deadlines.add(held.deadline, held)
+            due = self._deadlines.add(held.deadline, held.attempt)
             run = await held.attempt.run(task)
-            held.ended = True
+            held.ended, due.attempt = True, None
             self._on_end(held, run, time.monotonic() - started)
             if run.still_running is not None:
                 # The thread can't be ended: its slot comes back when it does.
@@ -99,4 +99,6 @@ class Slots:
             self._busy -= 1
             waiting: asyncio.Future[Held] = loop.create_future()
             self._idle.append(waiting)
+            # An idle slot keeps nothing of what it has run, whose payload may be a megabyte.
+            del held, run
             held = await waiting

@@ -44,7 +44,7 @@ async def _read(resources: Resources, stop: Stop) -> None:
     """A member of the group until the stop, or until the lease has been away for too long."""
 
     async def on_revoked(partitions: Sequence[TopicPartition], lost: bool) -> Mapping[TopicPartition, int] | None:
-        commits = {} if lost else resources.records.take_commits()
+        commits = {} if lost else resources.records.take_commits(only=partitions)
         resources.records.forget(partitions)
         return commits
 
