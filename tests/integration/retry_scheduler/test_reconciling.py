@@ -12,6 +12,7 @@ from barnabas.contract import topics
 from barnabas.contract.events import decode_event
 from barnabas.contract.records import decode
 from barnabas.contract.telling import job_record, tenant_key
+from barnabas.domain.ids import uuid7
 from barnabas.domain.jobs import JobState
 from barnabas.errors import BrokerUnavailableError
 from barnabas.kafka.admin import Admin
@@ -260,14 +261,10 @@ async def test_after_a_wipe_of_results_events_without_a_delivery_are_sent_again_
     await world.superuser.execute(
         "INSERT INTO endpoints (tenant_id, endpoint_id, url) VALUES ($1, $2, 'https://example.com')", told, new_id()
     )
-    worker_id = await world.worker("echo")
     ended: dict[UUID, UUID] = {}
     for tenant_id in (told, told, silent):
-        (job_id,) = await world.submit(tenant_id)
-        async with world.engine.session() as session:
-            await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {await world.type_id("echo"): 60_000})
-            event_id = scheduler.ids.mint()
-            await finish_jobs(session, worker_id, [Finishing(tenant_id, job_id, 1, JobState.SUCCEEDED, event_id)])
+        event_id = scheduler.ids.mint()
+        await _end_job(world, tenant_id, event_id)
         ended[event_id] = tenant_id
     known = next(event_id for event_id, tenant_id in ended.items() if tenant_id == told)
     await world.superuser.execute(
@@ -286,6 +283,45 @@ async def test_after_a_wipe_of_results_events_without_a_delivery_are_sent_again_
     assert ended.pop(event.id) == told
     assert event.id != known
     assert await keep_topics_once(scheduler) == []
+
+
+async def test_events_are_sent_again_from_when_the_topic_was_last_seen_however_long_kafka_was_away(
+    world: World, scheduler: Resources, readers: Admin
+) -> None:
+    told = await world.tenant()
+    await world.superuser.execute(
+        "INSERT INTO endpoints (tenant_id, endpoint_id, url) VALUES ($1, $2, 'https://example.com')", told, new_id()
+    )
+    now = (await world.now()).timestamp()
+    minutes = scheduler.settings.results_replay_minutes
+    await _end_job(world, told, uuid7(round(1_000 * (now - 90.0 * minutes)), bytes(10)))
+    await keep_topics_once(scheduler)
+    # The job ended half as long before that as is looked back.
+    scheduler.seen_at = now - 60.0 * minutes
+    await wipe(scheduler, readers, topics.RESULTS.name)
+
+    assert await replay_once(scheduler, Stop()) == 1
+
+
+async def test_a_wipe_while_an_earlier_one_is_made_good_has_to_be_made_good_too(
+    world: World, scheduler: Resources, readers: Admin
+) -> None:
+    await keep_topics_once(scheduler)
+    await wipe(scheduler, readers, topics.RESULTS.name)
+    began_at = scheduler.clock.now().timestamp()
+    await wipe(scheduler, readers, topics.RESULTS.name)
+
+    assert scheduler.lost.made_good({topics.RESULTS.name}, before=began_at) == set()
+    assert await replay_once(scheduler, Stop()) == 0
+    assert await keep_topics_once(scheduler) == []
+
+
+async def _end_job(world: World, tenant_id: UUID, event_id: UUID) -> None:
+    worker_id = await world.worker("echo")
+    (job_id,) = await world.submit(tenant_id)
+    async with world.engine.session() as session:
+        await claim_jobs(session, worker_id, new_id(), [(tenant_id, job_id)], {await world.type_id("echo"): 60_000})
+        await finish_jobs(session, worker_id, [Finishing(tenant_id, job_id, 1, JobState.SUCCEEDED, event_id)])
 
 
 async def test_a_lag_read_from_kafka_gives_the_horizon_of_the_oldest_unread_record(

@@ -54,7 +54,9 @@ async def keep_topics_once(resources: Resources) -> list[str]:
         replication_factor=resources.settings.topic_replication, topics=list(wanted.values())
     )
     cluster_id, topic_ids = await resources.admin.topic_ids(list(wanted))
+    before, seen_at, now = resources.identities, resources.seen_at, resources.clock.now().timestamp()
     resources.identities = {topic: (cluster_id, topic_id) for topic, topic_id in topic_ids.items()}
+    resources.seen_at = now
     if resources.identities == resources.remembered:
         return []
     async with resources.database.session() as session:
@@ -63,10 +65,11 @@ async def keep_topics_once(resources: Resources) -> list[str]:
         topic for topic, identity in resources.identities.items() if known.get(topic, identity) != identity
     )
     repaired = made_good(resources.queues)
-    now = resources.clock.now().timestamp()
     for topic in changed:
-        if topic in repaired and topic not in resources.lost.wiped:
-            resources.lost.topic_wiped(topic, now)
+        # A second wipe takes what was sent again after the first.
+        is_news = topic not in resources.lost.wiped or before.get(topic) != resources.identities[topic]
+        if topic in repaired and is_news:
+            resources.lost.topic_wiped(topic, now, whole_at=seen_at)
             log.error("topic_wiped", topic=topic, known=known[topic][1], found=resources.identities[topic][1])
     settled = [topic for topic in resources.identities if known.get(topic) is None]
     settled += [topic for topic in changed if topic not in repaired]

@@ -93,6 +93,7 @@ class LostRecords:
         self._on_wiped = on_wiped
         self._late: deque[tuple[float, float, float]] = deque(maxlen=_LATE_MAX)
         self._wiped: dict[str, float] = {}
+        self._whole: dict[str, float] = {}
 
     def told_late(self, *, from_at: float, until_at: float, told_at: float) -> None:
         """What became ready in that time reached Kafka only now: the outbox had to wait."""
@@ -108,9 +109,13 @@ class LostRecords:
         """When the record of what became ready then was written, at the latest that is known."""
         return max([ready_at, *(told_at for start, end, told_at in self._late if start <= ready_at <= end)])
 
-    def topic_wiped(self, topic: str, at: float) -> None:
-        """The topic is another, empty one: what it held before `at` is gone, read or not."""
+    def topic_wiped(self, topic: str, at: float, *, whole_at: float | None = None) -> None:
+        """The topic is another, empty one: what it held before `at` is gone, read or not.
+
+        `whole_at` is when the one before was last seen, where that is known.
+        """
         self._wiped[topic] = at
+        self._whole.setdefault(topic, at if whole_at is None else whole_at)
         self._on_wiped()
 
     def made_good(self, topics: set[str], *, before: float) -> set[str]:
@@ -118,11 +123,16 @@ class LostRecords:
         done = {topic for topic in topics if self._wiped.get(topic, before) < before}
         for topic in done:
             del self._wiped[topic]
+            del self._whole[topic]
         return done
 
     def wiped_at(self, topic: str) -> float:
         """When the topic's loss was noticed; minus infinity while nothing is to be made good."""
         return self._wiped.get(topic, float("-inf"))
+
+    def whole_at(self, topic: str) -> float:
+        """When the topic that was wiped was last seen, as far as is known; infinity when none was."""
+        return self._whole.get(topic, float("inf"))
 
     @property
     def wiped(self) -> frozenset[str]:

@@ -1,10 +1,11 @@
 """After the results topic was wiped: events that nobody had read yet are sent again.
 
-Which ones those are is not known, so they are all events of jobs that ended within the last hour (a setting), belong to
-a tenant with an endpoint, and have no delivery. One that the notifier knows already makes no second delivery.
+Which ones those are is not known, so they are all events of jobs that ended since an hour (a setting) before the topic
+was last seen, belong to a tenant with an endpoint, and have no delivery. One that the notifier knows already makes no
+second delivery.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -41,8 +42,10 @@ async def replay_events(resources: Resources, stop: Stop) -> None:
 async def replay_once(resources: Resources, stop: Stop) -> int:
     """Send the events again, a bounded number a second; returns how many. Unfinished, it begins anew next time."""
     settings = resources.settings
-    now = resources.clock.now()
-    since = now - timedelta(minutes=settings.results_replay_minutes)
+    began_at = resources.clock.now().timestamp()
+    # However long Kafka was away, or this took: what was unread then is as old as it was then.
+    whole_at = min(began_at, resources.lost.whole_at(_TOPIC))
+    since = datetime.fromtimestamp(whole_at, UTC) - timedelta(minutes=settings.results_replay_minutes)
     # The smallest id of that moment.
     since_event = uuid7(int(since.timestamp() * 1_000), bytes(RANDOM_BYTES))
     async with resources.database.session() as session:
@@ -68,5 +71,5 @@ async def replay_once(resources: Resources, stop: Stop) -> int:
             if await stop.wait(1.0):
                 return sent
     log.warning("events_sent_again", events=sent, tenants=len(tenants))
-    await remember_topics(resources, resources.lost.made_good({_TOPIC}, before=resources.clock.now().timestamp()))
+    await remember_topics(resources, resources.lost.made_good({_TOPIC}, before=began_at))
     return sent

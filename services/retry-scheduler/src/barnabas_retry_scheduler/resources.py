@@ -43,6 +43,8 @@ class Resources:
     lost: LostRecords = field(default_factory=LostRecords)
     identities: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(cluster id, topic id) of each topic, as last seen."""
+    seen_at: float | None = None
+    """When that was, in Unix seconds by the database's clock; None before."""
     remembered: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The same as Postgres remembers it."""
 
