@@ -109,6 +109,41 @@ async def test_a_hanging_endpoint_delays_no_other_and_holds_up_no_partition(
     assert await notifier.end() == 0
 
 
+async def test_a_tenant_with_many_hanging_endpoints_leaves_room_for_the_deliveries_of_others(
+    post: Post, start_notifier: StartNotifier
+) -> None:
+    hanging_id, other_id = await post.world.tenant(), await post.world.tenant()
+    for number in range(20):
+        await post.endpoint(hanging_id, post.receiver.script(f"/hangs/{number}", hang()))
+    await post.endpoint(other_id, post.receiver.url("/answers"))
+    hanging, others = await post.ended_jobs(hanging_id, 10), await post.ended_jobs(other_id, 30)
+    notifier = await start_notifier(LANE_ROWS="4", LANES_ROWS="40", CALLS_PER_TENANT="8", DRAIN_SECONDS="1")
+
+    await post.announce(hanging)
+    await eventually(lambda: post.deliveries(hanging_id), until=lambda rows: len(rows) == 200)
+    await post.announce(others)
+    await post.until(other_id, succeeded=30)
+
+    # Three quarters of the lanes and the calls: what the other one left is used, and no more than that.
+    await post.until(hanging_id, running=30 + 8, parked=200 - 38)
+    assert notifier.resources.lanes.waiting == 30
+
+
+async def test_a_tenant_with_few_endpoints_does_not_wait_for_the_rows_of_one_with_many(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barnabas_notifier.route._ROWS_MAX", 2)
+    many_id, few_id = await post.world.tenant(), await post.world.tenant()
+    for tenant_id in (many_id, many_id, many_id, few_id):
+        await post.endpoint(tenant_id, post.receiver.url("/"))
+    events = [*await post.ended_jobs(many_id, 2), *await post.ended_jobs(few_id, 2)]
+    async with idle_notifier(post.world) as notifier:
+        await take_once(records_of(events), notifier)
+
+        assert [key.tenant_id for key in notifier.lanes.endpoints()] == [few_id, many_id, many_id, many_id]
+    assert (await post.states(many_id), await post.states(few_id)) == ({"running": 6}, {"running": 2})
+
+
 async def test_a_notifier_that_lost_its_delivery_cannot_finish_it(post: Post) -> None:
     tenant_id = await post.world.tenant()
     await post.endpoint(tenant_id, post.receiver.url("/"))

@@ -1,7 +1,9 @@
 """Lanes: the deliveries that this notifier holds, one bounded queue an endpoint, and whose turn it is.
 
 Turns go round the tenants and, within a tenant, round its endpoints; an endpoint or a tenant at its limit of calls is
-skipped, so a receiver that hangs costs its own lane and nobody else's. Plain bookkeeping: no clock, no network.
+skipped, so a receiver that hangs costs its own lane and nobody else's. Memory is shared the same way: a tenant may hold
+three times what is still free, so one whose endpoints all hang leaves room for the next, and gets no new place until
+the others have theirs. Plain bookkeeping: no clock, no network.
 """
 
 from collections import deque
@@ -11,6 +13,9 @@ from uuid import UUID
 
 from barnabas.postgres.deliveries import ClaimedDelivery
 from barnabas.postgres.live_endpoints import EndpointKey, LiveEndpoint
+
+# A tenant's rows against the free ones: a lone tenant has three quarters of all.
+_SHARE = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -31,10 +36,11 @@ class Held:
 class Lane:
     """One endpoint's deliveries in memory."""
 
-    __slots__ = ("calling", "endpoint", "has_parked", "in_turn", "parkings", "promised", "waiting")
+    __slots__ = ("calling", "endpoint", "has_parked", "in_turn", "parkings", "promised", "tenant", "waiting")
 
-    def __init__(self, endpoint: LiveEndpoint) -> None:
+    def __init__(self, endpoint: LiveEndpoint, tenant: "Tenant") -> None:
         self.endpoint = endpoint
+        self.tenant = tenant
         self.waiting: deque[Held] = deque()
         self.calling = 0
         self.promised = 0
@@ -51,13 +57,20 @@ class Lane:
         return not (self.waiting or self.calling or self.promised or self.has_parked)
 
 
-class _Tenant:
-    __slots__ = ("calling", "in_turn", "turns")
+class Tenant:
+    """What the lanes of one tenant have in common. It is there as long as one of them."""
+
+    __slots__ = ("calling", "in_turn", "lanes", "parked", "rows", "turns")
 
     def __init__(self) -> None:
+        self.lanes = 0
+        self.rows = 0
+        """What waits and what is promised, in all its lanes."""
         self.calling = 0
         self.turns: deque[Lane] = deque()
         self.in_turn = False
+        self.parked: dict[EndpointKey, Lane] = {}
+        """Its lanes that have parked deliveries; the one that got places last is the last."""
 
 
 class Lanes:
@@ -72,9 +85,10 @@ class Lanes:
         self._calls_per_tenant = calls_per_tenant
         self._calls_per_endpoint = calls_per_endpoint
         self._lanes: dict[EndpointKey, Lane] = {}
-        self._parked: dict[EndpointKey, Lane] = {}
-        self._tenants: dict[UUID, _Tenant] = {}
-        self._turns: deque[tuple[UUID, _Tenant]] = deque()
+        self._tenants: dict[UUID, Tenant] = {}
+        self._turns: deque[Tenant] = deque()
+        # Those with parked deliveries; the one that got places last is the last.
+        self._parked: dict[UUID, Tenant] = {}
         self._waiting = 0
         self._promised = 0
         self._calling = 0
@@ -97,7 +111,9 @@ class Lanes:
         """The endpoint's lane, made when there is none, with the endpoint as just read."""
         lane = self._lanes.get(endpoint.key)
         if lane is None:
-            lane = self._lanes[endpoint.key] = Lane(endpoint)
+            tenant = self._tenants.setdefault(endpoint.key.tenant_id, Tenant())
+            tenant.lanes += 1
+            lane = self._lanes[endpoint.key] = Lane(endpoint, tenant)
         lane.endpoint = endpoint
         return lane
 
@@ -118,37 +134,46 @@ class Lanes:
         return True
 
     def promise_parked(self, limit: int) -> list[tuple[Lane, int]]:
-        """Places for parked deliveries: lanes at least half empty, with how many each takes; promised."""
+        """Places for parked deliveries: lanes at least half empty, with how many each takes; promised.
+
+        The tenants take turns, a lane each, and then a tenant's lanes: who got none is among the first next time.
+        """
         found: list[tuple[Lane, int]] = []
-        for lane in self._parked.values():
-            if len(found) == limit:
-                break
-            if not lane.promised and len(lane.waiting) <= self._lane_rows // 2:
-                room = self._room(lane)
-                if room > 0:
-                    self._promise(lane, room)
-                    found.append((lane, room))
+        walks = deque(iter(tenant.parked.values()) for tenant in self._parked.values())
+        while walks and len(found) < limit:
+            walk = walks.popleft()
+            lane = next((each for each in walk if self._takes_parked(each)), None)
+            if lane is not None and (room := self._room(lane)) > 0:
+                self._promise(lane, room)
+                found.append((lane, room))
+                walks.append(walk)
+        for lane, _ in found:
+            key, tenant = lane.endpoint.key, lane.tenant
+            tenant.parked[key] = tenant.parked.pop(key)
+            self._parked[key.tenant_id] = self._parked.pop(key.tenant_id)
         return found
 
     def keep_promises(self, promised: Mapping[EndpointKey, int]) -> None:
         """The claim is over and what it brought is pushed: its places are free."""
         for key, count in promised.items():
             lane = self._lanes[key]
-            lane.promised -= count
-            self._promised -= count
+            self._promise(lane, -count)
             self._forget_if_idle(lane)
 
     def note_parked(self, lane: Lane) -> None:
         """Postgres has, or is about to have, parked deliveries of this lane."""
         lane.has_parked = True
-        self._parked[lane.endpoint.key] = lane
+        lane.tenant.parked[lane.endpoint.key] = lane
+        self._parked[lane.endpoint.key.tenant_id] = lane.tenant
         lane.parkings += 1
 
     def parked_are_taken(self, lane: Lane, parkings: int) -> None:
         """Postgres had no more of them when it was asked, `parkings` having been read before."""
         if lane.parkings == parkings:
             lane.has_parked = False
-            self._parked.pop(lane.endpoint.key, None)
+            lane.tenant.parked.pop(lane.endpoint.key, None)
+            if not lane.tenant.parked:
+                self._parked.pop(lane.endpoint.key.tenant_id, None)
             self._forget_if_idle(lane)
 
     def push(self, held: Iterable[Held]) -> None:
@@ -156,7 +181,7 @@ class Lanes:
         for one in held:
             lane = self._lanes[one.endpoint_key]
             lane.waiting.append(one)
-            self._waiting += 1
+            self._count_waiting(lane, 1)
             self._give_turn(lane)
 
     def push_back(self, held: Iterable[Held]) -> None:
@@ -164,45 +189,42 @@ class Lanes:
         for one in reversed(list(held)):
             lane = self._lanes[one.endpoint_key]
             lane.waiting.appendleft(one)
-            self._waiting += 1
+            self._count_waiting(lane, 1)
             self.called(one)
 
     def take(self, limit: int) -> list[Held]:
         """The next deliveries to be sent, in turn; each counts as a call in flight until `called`."""
         taken: list[Held] = []
         while self._turns and len(taken) < limit and self._calling < self._calls:
-            tenant_id, tenant = self._turns.popleft()
+            tenant = self._turns.popleft()
             tenant.in_turn = False
             lane = tenant.turns.popleft()
             lane.in_turn = False
             if lane.waiting and lane.calling < self._calls_per_endpoint:
                 taken.append(lane.waiting.popleft())
-                self._waiting -= 1
+                self._count_waiting(lane, -1)
                 lane.calling += 1
                 tenant.calling += 1
                 self._calling += 1
             self._give_turn(lane)
-            self._give_tenant_turn(tenant_id, tenant)
-            self._forget_tenant_if_idle(tenant_id, tenant)
+            self._give_tenant_turn(tenant)
         return taken
 
     def called(self, held: Held) -> None:
         """Its call is over, or won't be made."""
-        tenant_id = held.endpoint_key.tenant_id
-        lane, tenant = self._lanes[held.endpoint_key], self._tenants[tenant_id]
+        lane = self._lanes[held.endpoint_key]
         lane.calling -= 1
-        tenant.calling -= 1
+        lane.tenant.calling -= 1
         self._calling -= 1
         self._give_turn(lane)
-        self._give_tenant_turn(tenant_id, tenant)
+        self._give_tenant_turn(lane.tenant)
         self._forget_if_idle(lane)
-        self._forget_tenant_if_idle(tenant_id, tenant)
 
     def empty(self, lane: Lane) -> list[Held]:
         """Take out all that waits in one lane."""
         given = list(lane.waiting)
         lane.waiting.clear()
-        self._waiting -= len(given)
+        self._count_waiting(lane, -len(given))
         self._forget_if_idle(lane)
         return given
 
@@ -212,31 +234,37 @@ class Lanes:
 
     def _room(self, lane: Lane) -> int:
         own = self._lane_rows - len(lane.waiting) - lane.promised
-        return min(own, self._lanes_rows - self._waiting - self._promised)
+        free = self._lanes_rows - self._waiting - self._promised
+        # As many as fit when each needs the tenant's rows, before it, to be fewer than its share of the free ones.
+        return min(own, (_SHARE * (free + 1) - lane.tenant.rows) // (_SHARE + 1))
+
+    def _takes_parked(self, lane: Lane) -> bool:
+        return not lane.promised and len(lane.waiting) <= self._lane_rows // 2
 
     def _promise(self, lane: Lane, count: int) -> None:
         lane.promised += count
+        lane.tenant.rows += count
         self._promised += count
+
+    def _count_waiting(self, lane: Lane, count: int) -> None:
+        lane.tenant.rows += count
+        self._waiting += count
 
     def _give_turn(self, lane: Lane) -> None:
         if lane.waiting and not lane.in_turn and lane.calling < self._calls_per_endpoint:
-            tenant_id = lane.endpoint.key.tenant_id
-            tenant = self._tenants.get(tenant_id)
-            if tenant is None:
-                tenant = self._tenants[tenant_id] = _Tenant()
             lane.in_turn = True
-            tenant.turns.append(lane)
-            self._give_tenant_turn(tenant_id, tenant)
+            lane.tenant.turns.append(lane)
+            self._give_tenant_turn(lane.tenant)
 
-    def _give_tenant_turn(self, tenant_id: UUID, tenant: _Tenant) -> None:
+    def _give_tenant_turn(self, tenant: Tenant) -> None:
         if tenant.turns and not tenant.in_turn and tenant.calling < self._calls_per_tenant:
             tenant.in_turn = True
-            self._turns.append((tenant_id, tenant))
+            self._turns.append(tenant)
 
     def _forget_if_idle(self, lane: Lane) -> None:
-        if lane.is_idle and self._lanes.get(lane.endpoint.key) is lane:
-            del self._lanes[lane.endpoint.key]
-
-    def _forget_tenant_if_idle(self, tenant_id: UUID, tenant: _Tenant) -> None:
-        if not tenant.calling and not tenant.turns:
-            self._tenants.pop(tenant_id, None)
+        key = lane.endpoint.key
+        if lane.is_idle and self._lanes.get(key) is lane:
+            del self._lanes[key]
+            lane.tenant.lanes -= 1
+            if not lane.tenant.lanes:
+                del self._tenants[key.tenant_id]

@@ -7,6 +7,7 @@ parked in Postgres; what a disabled endpoint misses is a row too, cancelled with
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -27,7 +28,7 @@ from barnabas_notifier.resources import Resources
 
 log = structlog.get_logger(__name__)
 
-# One event may go to many endpoints: a batch of rows has its own bound.
+# One event may go to many endpoints: a batch of rows has its own bound, and no more than that is made at a time.
 _ROWS_MAX = 1_000
 
 _disabled = metrics.deliveries.labels("disabled")
@@ -46,15 +47,17 @@ async def route_events(
 
     Raises `TransientError` or `LeaseOverError`, and may be repeated then.
     """
-    pairs = [
+    # The same event may be in the batch twice.
+    distinct = {event.id: event for event in events}.values()
+    pairs = (
         _Pair(event, endpoint)
-        # The same event may be in the batch twice.
-        for event in {event.id: event for event in events}.values()
+        # A tenant of few endpoints doesn't wait until those of hundreds are written.
+        for event in sorted(distinct, key=lambda event: len(endpoints.get(event.tenant_id, ())))
         for endpoint in endpoints.get(event.tenant_id, ())
         if endpoint.wants(event.type)
-    ]
-    for start in range(0, len(pairs), _ROWS_MAX):
-        await _open(pairs[start : start + _ROWS_MAX], resources)
+    )
+    while batch := list(islice(pairs, _ROWS_MAX)):
+        await _open(batch, resources)
 
 
 async def _open(pairs: Sequence[_Pair], resources: Resources) -> None:

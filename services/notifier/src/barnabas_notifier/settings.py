@@ -30,7 +30,7 @@ class NotifierSettings(ServiceSettings):
     """Deliveries of one endpoint that wait in memory; the rest waits in Postgres."""
 
     lanes_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    """Deliveries of all endpoints that wait in memory."""
+    """Deliveries of all endpoints that wait in memory; of one tenant three quarters of these at most."""
 
     allow_private_endpoints: bool = False
     """Whether endpoints may be on loopback or in private networks; for development."""
