@@ -71,6 +71,12 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "an ordering key with a newline": (_JOB + b',"ordering_key":"x\\n"}', "/ordering_key"),
     "a long ordering key": (_JOB + b',"ordering_key":"' + b"x" * 201 + b'"}', "/ordering_key"),
 }
+# Only a job with an idempotency key is compared with another.
+INCOMPARABLE: dict[str, tuple[bytes, str]] = {
+    "a number beyond all": (b'{"type":"echo","payload":{"x":1e999},"idempotency_key":"k"}', "/payload"),
+    "an endless integer": (b'{"type":"echo","payload":%b,"idempotency_key":"k"}' % (b"9" * 5_000), "/payload"),
+    "a number in metadata": (_JOB + b',"metadata":{"x":1e999},"idempotency_key":"k"}', "/metadata"),
+}
 NOT_YET: dict[str, tuple[bytes, str]] = {
     "parents": (_JOB + b',"depends_on":["x"]}', "/depends_on"),
     "a unique key": (_JOB + b',"unique_key":"x"}', "/unique_key"),
@@ -79,6 +85,7 @@ NOT_YET: dict[str, tuple[bytes, str]] = {
 BODIES = [
     *((name, *case, 400, "malformed_json") for name, case in MALFORMED.items()),
     *((name, *case, 422, "validation_failed") for name, case in INVALID.items()),
+    *((name, *case, 422, "validation_failed") for name, case in INCOMPARABLE.items()),
     *((name, *case, 422, "not_supported") for name, case in NOT_YET.items()),
 ]
 

@@ -33,6 +33,15 @@ async def test_one_bad_job_harms_no_other(tenant: Caller, module_world: World) -
         assert json.loads(stored) == number
 
 
+async def test_a_job_that_cannot_be_compared_harms_no_other(tenant: Caller) -> None:
+    jobs = b'[{"type":"echo","payload":1,"idempotency_key":"a"},{"type":"echo","payload":1e999,"idempotency_key":"b"}]'
+
+    reply = await tenant.post("/v1/jobs/batch", raw=jobs)
+
+    assert (reply.status, _verdicts(reply.body["items"])) == (200, ["accepted", "rejected"])
+    assert reply.body["items"][1]["problem"]["code"] == "validation_failed"
+
+
 async def test_lines_are_jobs_and_a_bad_line_is_one_verdict(tenant: Caller) -> None:
     lines = b'{"type":"echo","payload":1}\r\nnope\n\n  \n{"type":"echo","payload":"\\ud800"}\n' + (
         b'{"type":"echo","payload":' + b"[" * 100_000 + b"]" * 100_000 + b'}\n{"type":"echo","payload":2}'

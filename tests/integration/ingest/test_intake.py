@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,13 +12,19 @@ import pytest
 
 from barnabas.contract import topics
 from barnabas.contract.topics import Topic
-from barnabas.errors import BrokerUnavailableError
+from barnabas.errors import BrokerUnavailableError, DatabaseUnavailableError
 from barnabas.kafka.admin import Admin
 from barnabas.kafka.consumer import Consumer
+from barnabas.kafka.partitions import ConsumedRecord
+from barnabas.kafka.producer import OutgoingRecord
+from barnabas.runtime import crash_points
+from barnabas.runtime.crash_points import CrashPoint
 from barnabas.runtime.stop import Stop
 from barnabas_ingest.intake import Intake
+from barnabas_ingest.intake_record import read_records
 from tests.integration.ingest.support import Caller, RunningIngest
 from tests.support.eventually import at_last, eventually
+from tests.support.raw_headers import produce_raw
 from tests.support.topics import TopicReader
 from tests.support.world import World
 
@@ -223,7 +230,9 @@ async def test_every_kind_of_bad_record_is_rejected_and_stops_nothing(
         ("validation_failed", key, b'{"type":"echo","payload":1,"run_at":"3026-01-01T00:00:00Z"}', [known]),
         ("validation_failed", key, good, [known, ("priority", b"urgent")]),
         ("validation_failed", key, good, [known, ("priority", b"9")]),
+        ("validation_failed", key, good, [known, ("priority", b"1" * 5_000)]),
         ("validation_failed", key, good, [known, ("idempotency-key", b"\n")]),
+        ("validation_failed", key, b'{"type":"echo","payload":1e999}', [known, ("idempotency-key", b"huge")]),
     ]
     await _send(module_world, topic, tenant, [{"type": "echo", "payload": 1}], idempotency_key="mine")
     async with TopicReader(module_world.kafka, topics.INTAKE_REJECTED.name) as rejected:
@@ -254,6 +263,105 @@ async def test_every_kind_of_bad_record_is_rejected_and_stops_nothing(
     assert all("authorization" not in headers for headers in copies)
     assert await _payloads(module_world, tenant) == [1, "last"]
     assert (await other.get("/v1/jobs")).body["items"] == []
+
+
+@pytest.mark.parametrize("huge", ["field", "header", "key"])
+async def test_a_bad_record_is_put_aside_however_large_it_is(
+    ingest: RunningIngest, tenant: Caller, module_world: World, admin: Admin, huge: str
+) -> None:
+    made = Topic(
+        f"barnabas.intake.test-{uuid.uuid4().hex}", "tenant", 3_600_000, 2, record_bytes_max=topics.RECORD_BYTES_MAX
+    )
+    await admin.ensure_topics(topics=[made])
+    # Nothing that compresses: the copy's limit holds for what is sent.
+    text, most = os.urandom(375_000).hex().encode(), os.urandom(topics.RECORD_BYTES_MAX - 300)
+    mark, key = uuid.uuid4().bytes, str(tenant.tenant_id).encode()
+    known = ("authorization", f"{tenant.key}".encode())
+    records: dict[str, OutgoingRecord] = {
+        "field": (key, b'{"type":"echo","payload":1,"%b":1}' % text, [known, ("mark", mark)]),
+        "header": (key, b"", [("mark", mark), ("huge", most)]),
+        "key": (most, b"", [("mark", mark)]),
+    }
+    async with TopicReader(module_world.kafka, topics.INTAKE_REJECTED.name) as rejected:
+        await module_world.producer.send(made.name, [records[huge]])
+        async with Member(ingest, admin, made.name, made.name).running():
+            await _stored(module_world, admin, made.name, 1)
+        code = {"field": "validation_failed", "header": "unauthorized", "key": "unauthorized"}[huge]
+
+        copy = await rejected.until(lambda each: each.key == key or (huge == "key" and each.key is each.value is None))
+    problem = dict(copy.headers)["barnabas-problem"] or b""
+
+    assert len(problem) < 1_500
+    assert json.loads(problem)["code"] == code
+    # What there is room for is kept.
+    assert (copy.key, copy.value) == ((None if huge == "key" else key), (records[huge][1] if huge == "field" else None))
+
+
+async def test_a_header_whose_name_is_no_text_costs_its_record_alone(
+    ingest: RunningIngest, tenant: Caller, module_world: World, admin: Admin, topic: str
+) -> None:
+    key, value = str(tenant.tenant_id).encode(), uuid.uuid4().hex.encode()
+    headers = [(b"authorization", f"{tenant.key}".encode()), (b"\xff\xfe", b"1")]
+    async with TopicReader(module_world.kafka, topics.INTAKE_REJECTED.name) as rejected:
+        await asyncio.to_thread(produce_raw, module_world.kafka, topic, key, value, headers)
+        await _send(module_world, topic, tenant, [{"type": "echo", "payload": "behind it"}])
+        async with Member(ingest, admin, topic, topic).running():
+            copy = await rejected.until(lambda each: each.value == value)
+            await eventually(lambda: _payloads(module_world, tenant), until=lambda found: found == ["behind it"])
+
+    assert [name for name, _ in copy.headers] == ["barnabas-problem"]
+    assert json.loads(copy.headers[0][1] or b"")["code"] == "unauthorized"
+
+
+async def test_a_record_that_nobody_thought_of_is_rejected_alone(ingest: RunningIngest, tenant: Caller) -> None:
+    assert ingest.resources is not None
+    key, good = str(tenant.tenant_id).encode(), b'{"type":"echo","payload":1}'
+    known = ("authorization", f"{tenant.key}".encode())
+    # Kafka knows no such header: whatever reads it fails in a way that no problem is made for.
+    odd: Any = (known, ("idempotency-key", 7))
+    records = [
+        ConsumedRecord("barnabas.intake", 0, 1, key, good, odd, 0, 1),
+        ConsumedRecord("barnabas.intake", 0, 2, key, good, (known,), 0, 1),
+    ]
+
+    wanted, bad = await read_records(records, ingest.resources.credentials, ingest.resources.clock)
+
+    assert [one.record.offset for one in wanted] == [2]
+    assert [(record.offset, problem.code) for record, problem in bad] == [(1, "internal")]
+
+
+async def test_a_bad_record_is_put_aside_once_however_often_its_neighbours_are_tried(
+    ingest: RunningIngest, tenant: Caller, module_world: World, admin: Admin, topic: str
+) -> None:
+    value = uuid.uuid4().hex.encode()
+    tries = 0
+
+    def postgres_goes_away(point: CrashPoint) -> None:
+        nonlocal tries
+        if point is CrashPoint.INTAKE_BEFORE_COMMIT:
+            tries += 1
+            if tries <= 3:
+                raise DatabaseUnavailableError
+
+    crash_points.arm(postgres_goes_away)
+    try:
+        async with TopicReader(module_world.kafka, topics.INTAKE_REJECTED.name) as rejected:
+            await _send(module_world, topic, tenant, [value, {"type": "echo", "payload": "beside it"}])
+            async with Member(ingest, admin, topic, topic).running():
+                await _stored(module_world, admin, topic, 2)
+            # A copy that came after it, and so after all of the record's own.
+            after = f"{value.decode()}-after".encode()
+            await module_world.producer.send(
+                topics.INTAKE_REJECTED.name, [(str(tenant.tenant_id).encode(), after, None)]
+            )
+            await rejected.until(lambda each: each.value == after)
+            copies = [each for each in rejected.records if each.value == value]
+    finally:
+        crash_points.disarm()
+
+    assert tries > 3
+    assert len(copies) == 1
+    assert await _payloads(module_world, tenant) == ["beside it"]
 
 
 async def test_an_intake_job_is_told_to_kafka(

@@ -24,7 +24,7 @@ from barnabas.contract.intake import (
     read_job,
     read_priority,
 )
-from barnabas.contract.problems import ProblemError
+from barnabas.contract.problems import ProblemError, encode_problem
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 _JSON = st.recursive(
@@ -148,6 +148,38 @@ def test_another_submission_has_another_fingerprint(one: Any, other: Any) -> Non
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
     assert (fingerprint(body(one)) == fingerprint(body(other))) == same
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 4_301, "9" * 400 + ".5"])
+def test_what_no_fingerprint_can_be_made_of_is_refused_at_its_place(number: str) -> None:
+    text = f'{{"type":"echo","payload":{{"x":[1,{number}]}}}}'.encode()
+
+    assert read_job(text).payload == text[len('{"type":"echo","payload":') : -1]
+    with pytest.raises(ProblemError) as raised:
+        fingerprint(text)
+    problem = raised.value.problem
+    assert (problem.code, problem.errors[0].pointer) == ("validation_failed", "/payload")
+
+
+@pytest.mark.parametrize("number", ["9" * 4_300, "-" + "9" * 4_299, "1e308", "1e-999"])
+def test_the_largest_numbers_have_a_fingerprint(number: str) -> None:
+    assert len(fingerprint(f'{{"type":"echo","payload":{number}}}'.encode())) == 32
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"type":"echo","payload":1,"%b":1}',
+        b'{"type":"echo","payload":1,"priority":"%b"}',
+        b'{"type":"echo","payload":{"%b":NaN}}',
+        b'{"type":"echo","payload":1,"retry":{"%b":1}}',
+    ],
+)
+def test_a_problem_is_short_whatever_it_repeats(text: bytes) -> None:
+    with pytest.raises(ProblemError) as raised:
+        read_job(text % (b"x" * 750_000))
+
+    assert len(encode_problem(raised.value.problem)) < 1_500
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\n", "é", "\x7f"])

@@ -1,15 +1,18 @@
 """What the intake has read ahead: it grows while the portion before is stored, up to its bounds."""
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from barnabas.contract.problems import problem
-from barnabas.kafka.partitions import ConsumedRecord
+from barnabas.kafka.partitions import ConsumedRecord, Headers
 from barnabas_ingest.intake_ahead import Portion, ReadAhead
 from barnabas_ingest.lane import FLUSH_JOBS_MAX
 
 
-def record(offset: int, *, value: bytes = b"") -> ConsumedRecord:
-    return ConsumedRecord("barnabas.intake", 0, offset, b"", value, (), 0, 1)
+def record(offset: int, *, value: bytes = b"", headers: Headers = ()) -> ConsumedRecord:
+    return ConsumedRecord("barnabas.intake", 0, offset, b"", value, headers, 0, 1)
 
 
 def portion(*offsets: int) -> Portion:
@@ -48,9 +51,14 @@ async def test_nobody_reads_on_while_a_full_portion_waits() -> None:
     assert await waiting == FLUSH_JOBS_MAX
 
 
-async def test_a_few_huge_records_are_a_full_portion_too() -> None:
+@pytest.mark.parametrize(
+    "huge",
+    [{"value": b"x" * 1024 * 1024}, {"headers": (("x", b"x" * 1024 * 1024),)}, {"headers": (("x", None),) * 20_000}],
+    ids=["value", "header", "headers"],
+)
+async def test_a_few_huge_records_are_a_full_portion_too(huge: dict[str, Any]) -> None:
     ahead = ReadAhead()
-    ahead.put(Portion([record(at, value=b"x" * 1024 * 1024) for at in range(4)]))
+    ahead.put(Portion([record(at, **huge) for at in range(4)]))
 
     waiting = asyncio.create_task(ahead.room())
     assert await is_waiting(waiting)

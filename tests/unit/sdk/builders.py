@@ -19,11 +19,12 @@ def context(
     losses: int = 0,
     seconds: float = 30.0,
     metadata: Mapping[str, Any] | None = None,
+    tenant_id: UUID = TENANT_ID,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Context:
     return Context(
         job_id=JOB_ID,
-        tenant_id=TENANT_ID,
+        tenant_id=tenant_id,
         job_type="test",
         attempt=attempt,
         max_attempts=4,

@@ -1,11 +1,9 @@
 """Attempts in child processes: real ones, killed for real."""
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +12,19 @@ import pytest
 
 from barnabas.domain.attempts import Cancelled, HandedBack, Lost, Outcome, Snoozed, Succeeded, TimedOut
 from barnabas.sdk import child, isolated
-from barnabas.sdk.context import Context, Progress
-from barnabas.sdk.isolated import IsolatedAttempt
-from barnabas.sdk.loading import load_handlers
+from barnabas.sdk.context import Progress
 from barnabas.sdk.processes import ChildProcesses
 from barnabas.sdk.running import Interruption
-from barnabas.sdk.starting import ChildStarter
 from tests.support.eventually import eventually
-from tests.unit.sdk.builders import JOB_ID, context, raised
+from tests.unit.sdk.builders import JOB_ID, TENANT_ID, context, raised
+from tests.unit.sdk.pools import PATIENCE_SECONDS, a_pool, attempt, close, ran, result
 from tests.unit.sdk.watching import lives, written
-
-APP = "tests.unit.sdk.isolated_app:app"
-HANDLERS = load_handlers(APP)
-# A machine that runs many tests at once may take long to start a process, and to end one.
-_PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt is over when its process is, however long a starved machine takes to end one."""
-    monkeypatch.setattr(isolated, "_EXIT_SECONDS", _PATIENCE_SECONDS)
-
-
-@asynccontextmanager
-async def a_pool(
-    *, app: str = APP, running_max: int = 2, forks: bool = True, **limits: Any
-) -> AsyncIterator[ChildProcesses]:
-    starter = ChildStarter(app=app, forks=forks, log_level="warning")
-    pool = ChildProcesses(starter, **({"running_max": running_max, "wait_seconds": _PATIENCE_SECONDS} | limits))
-    try:
-        yield pool
-        await close(pool)
-    finally:
-        await pool.close()
-        await starter.close()
-
-
-async def close(pool: ChildProcesses) -> None:
-    """Closing gives what it has killed a second to be gone, and a starved machine may take longer."""
-    await pool.close()
-    await eventually(lambda: pool.alive, until=lambda alive: alive == 0)
+    monkeypatch.setattr(isolated, "_EXIT_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["forked", "executed"])
@@ -63,42 +34,12 @@ async def children(request: pytest.FixtureRequest) -> AsyncIterator[ChildProcess
         yield pool
 
 
-def attempt(
-    children: ChildProcesses,
-    job_type: str,
-    payload: Any = None,
-    *,
-    timeout: float = 600.0,
-    grace: float = 0.05,
-    ctx: Context | None = None,
-) -> IsolatedAttempt:
-    return IsolatedAttempt(
-        HANDLERS[job_type],
-        json.dumps(payload).encode(),
-        ctx or context(),
-        children=children,
-        timeout_seconds=timeout,
-        cancel_grace_seconds=grace,
-    )
-
-
-async def ran(children: ChildProcesses, job_type: str, payload: Any = None, **more: Any) -> Outcome:
-    run = await attempt(children, job_type, payload, **more).run()
-    assert run.still_running is None
-    return run.outcome
-
-
-def result(outcome: Outcome) -> Any:
-    assert isinstance(outcome, Succeeded), outcome
-    return json.loads(outcome.result or b"null")
-
-
 async def interrupted(
     children: ChildProcesses, job_type: str, path: Path, *reasons: Interruption, **more: Any
 ) -> Outcome:
     """Run until the handler has written to `path`, then interrupt."""
     one = attempt(children, job_type, str(path), **more)
-    async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         running = group.create_task(one.run())
         await written(path)
         for reason in reasons:
@@ -109,7 +50,7 @@ async def interrupted(
 async def overdue(children: ChildProcesses, job_type: str, path: Path) -> Outcome:
     """Run until the handler has written to `path`, and have its deadline come then: however late it has begun."""
     one = attempt(children, job_type, str(path))
-    async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         running = group.create_task(one.run())
         await written(path)
         one.ctx.deadline_monotonic = time.monotonic()
@@ -190,7 +131,7 @@ async def test_a_killed_handler_may_clean_up(
     children: ChildProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job_type: str
 ) -> None:
     path = tmp_path / "state"
-    monkeypatch.setattr(child, "TERMINATE_SECONDS", _PATIENCE_SECONDS)
+    monkeypatch.setattr(child, "TERMINATE_SECONDS", PATIENCE_SECONDS)
 
     assert await overdue(children, job_type, path) == TimedOut(600)
     assert path.read_text() == "cleaned up"
@@ -216,7 +157,7 @@ async def test_a_cancelled_handler_that_obeys_keeps_its_child(children: ChildPro
 async def test_a_cancelled_handler_that_does_not_look_is_killed_after_the_grace(
     children: ChildProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "TERMINATE_SECONDS", _PATIENCE_SECONDS)
+    monkeypatch.setattr(child, "TERMINATE_SECONDS", PATIENCE_SECONDS)
     for job_type in ("tidy", "tidy_async"):
         path = tmp_path / job_type
 
@@ -252,7 +193,7 @@ async def test_an_attempt_without_room_is_handed_back_when_its_worker_drains(
     paths = [tmp_path / "a", tmp_path / "b"]
     busy = [attempt(children, "stubborn", str(path)) for path in paths]
     waiting = attempt(children, "pid")
-    async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         running = [group.create_task(one.run()) for one in busy]
         for path in paths:
             await written(path)
@@ -360,15 +301,15 @@ async def test_an_attempt_that_finds_a_long_line_is_put_off_and_holds_no_slot(tm
     async with a_pool(running_max=1) as pool:
         busy = attempt(pool, "stubborn", str(tmp_path / "pid"))
         line = [attempt(pool, "pid") for _ in range(2)]
-        async with asyncio.timeout(_PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
             tasks = [group.create_task(busy.run())]
             await written(tmp_path / "pid")
             tasks += [group.create_task(one.run()) for one in line]
-            await eventually(lambda: pool.crowded)
+            await eventually(lambda: pool.is_crowded_for(TENANT_ID))
             late = await ran(pool, "pid")
             for one in (*line, busy):
                 one.interrupt(Interruption.DRAIN)
 
         assert late == Snoozed(2.0)
         assert {task.result().outcome for task in tasks} == {HandedBack()}
-        assert not pool.crowded
+        assert not pool.is_crowded_for(TENANT_ID)

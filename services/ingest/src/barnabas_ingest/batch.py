@@ -214,9 +214,10 @@ async def _read_slice(
     now = resources.clock.now()
     rows: list[Submission] = []
     places: list[int] = []
-    is_keyed = False
+    keys: list[tuple[str, bytes] | None] = []
     for at, job, job_id in zip(read_at, read, resources.ids.mint_many(len(read)), strict=True):
         try:
+            key = None if job.idempotency_key is None else (job.idempotency_key, fingerprint(given[at]))
             queue = DEFAULT_QUEUE_ID if job.queue is None else await queue_id(resources, job.queue)
             rows.append(
                 submission(tenant_id, job_id, job, type_id=types[job.type], queue_id=queue, trace=trace, now=now)
@@ -225,15 +226,9 @@ async def _read_slice(
             one.reject(at, problem_of(error))
             continue
         places.append(at)
-        is_keyed = is_keyed or job.idempotency_key is not None
-    if is_keyed:
-        keys = dict(zip(read_at, (job.idempotency_key for job in read), strict=True))
-        one.take(
-            [
-                (at, row, None if (key := keys[at]) is None else (key, fingerprint(given[at])))
-                for at, row in zip(places, rows, strict=True)
-            ]
-        )
+        keys.append(key)
+    if any(keys):
+        one.take(list(zip(places, rows, keys, strict=True)))
     else:
         one.take_plain(places, rows)
     return one

@@ -61,10 +61,11 @@ _SECONDS = metrics.flush_seconds.labels("intake")
 
 
 _KEY_REUSED = problem("idempotency_key_reused", "the key belongs to a job with another body")
-# The topic's limit for a record, less room for its key and the problem.
+# The topic's limit for a record, less what Kafka writes around it.
 _COPY_BYTES_MAX = topics.RECORD_BYTES_MAX - 8_192
 
 _Row = tuple[Wanted, Submission]
+_Copy = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 
 class _UnwantedError(Exception):
@@ -101,6 +102,9 @@ class Intake:
         self._rejected_topic = rejected_topic
         self._topic_id = ""
         self._stored: dict[int, int] = {}
+        self._rejected: set[int] = set()
+        """Records of the portion at hand that the rejected topic has: when it is stored at the second try, they stay
+        so and aren't copied again."""
         self._arrivals = RateMeter()
 
     def consumer(self, group: str) -> Consumer:
@@ -152,6 +156,7 @@ class Intake:
         while await ahead.some():
             await ahead.full_within(hold_seconds(self._arrivals.rate(now=self._resources.clock.monotonic())))
             portion = ahead.take()
+            self._rejected.clear()
 
             async def store(portion: Portion = portion) -> None:
                 try:
@@ -170,7 +175,10 @@ class Intake:
         """
         fresh = self._fresh(consumer, portion)
         await self._reject(fresh.bad)
-        await self._store(fresh.records, fresh.wanted)
+        wanted = fresh.wanted
+        if self._rejected:
+            wanted = [one for one in wanted if id(one.record) not in self._rejected]
+        await self._store(fresh.records, wanted)
         ends = _ends(fresh.records)
         consumer.commit({TopicPartition(self._topic, partition): offset for partition, offset in ends.items()})
         reach(CrashPoint.INTAKE_AFTER_OFFSETS)
@@ -254,16 +262,16 @@ class Intake:
 
     async def _reject(self, bad: Sequence[BadRecord]) -> None:
         """Copy bad records for people to see, and wait until Kafka has them."""
+        bad = [one for one in bad if id(one[0]) not in self._rejected]
         if not bad:
             return
-        log.warning("intake_rejected", records=len(bad), codes=sorted({problem.code for _, problem in bad}))
-        limited = sum(problem.code == RateLimitedError.code for _, problem in bad)
+        copies = [_copy(record, why) for record, why in bad]
+        await self._resources.producer.send(self._rejected_topic, copies)
+        self._rejected.update(id(record) for record, _ in bad)
+        log.warning("intake_rejected", records=len(bad), codes=sorted({why.code for _, why in bad}))
+        limited = sum(why.code == RateLimitedError.code for _, why in bad)
         _LIMITED.inc(limited)
         _REJECTED.inc(len(bad) - limited)
-        await self._resources.producer.send(
-            self._rejected_topic,
-            [_copy(record, problem) for record, problem in bad],
-        )
 
     async def _begin_again(self, consumer: Consumer) -> None:
         """Read on where Postgres is: someone else has stored what we were at."""
@@ -316,10 +324,26 @@ def _ends(records: Sequence[ConsumedRecord]) -> dict[int, int]:
 
 
 def _copy(record: ConsumedRecord, why: Problem) -> OutgoingRecord:
-    headers = rejected_headers(record, why)
-    size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in headers)
-    if size > _COPY_BYTES_MAX:
-        # It fitted without the problem beside it; a record that can't be copied must not stop its partition.
-        log.warning("intake_rejected_without_value", partition=record.partition, offset=record.offset, size_bytes=size)
-        return record.key, None, headers
-    return record.key, record.value, headers
+    """With as much of it as there is room for beside the problem: a record that can't be copied must not stop its
+    partition. First its value is left out, then its headers, then its key."""
+    whole = rejected_headers(record, why)
+    ways: tuple[_Copy, ...] = (
+        (record.key, record.value, whole),
+        (record.key, None, whole),
+        (record.key, None, whole[-1:]),
+        (None, None, whole[-1:]),
+    )
+    left_out = 0
+    while _size(ways[left_out]) > _COPY_BYTES_MAX:
+        left_out += 1
+    if left_out:
+        parts = ("value", "headers", "key")[:left_out]
+        log.warning("intake_rejected_in_part", partition=record.partition, offset=record.offset, left_out=parts)
+    return ways[left_out]
+
+
+def _size(copy: _Copy) -> int:
+    key, value, headers = copy
+    # Two lengths of up to five bytes stand before a header.
+    in_headers = sum([10 + len(name.encode()) + len(content or b"") for name, content in headers])
+    return len(key or b"") + len(value or b"") + in_headers

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from barnabas.kafka.partitions import ConsumedRecord
+from barnabas.kafka.partitions import ConsumedRecord, size_of
 from barnabas.runtime.within import set_within
 from barnabas_ingest.intake_record import BadRecord, Wanted
 from barnabas_ingest.lane import FLUSH_JOBS_MAX
@@ -58,7 +58,7 @@ class ReadAhead:
         self._portion = Portion(
             [*held.records, *portion.records], [*held.wanted, *portion.wanted], [*held.bad, *portion.bad]
         )
-        self._bytes += sum([record.size_bytes for record in portion.records])
+        self._bytes += size_of(portion.records)
         self._arrived.set()
         if not self._room():
             self._filled.set()

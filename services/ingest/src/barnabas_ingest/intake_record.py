@@ -1,10 +1,12 @@
 """Records of the intake topic: whose each is and which job it asks for, or why it is bad."""
 
+import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from barnabas.contract.intake import (
     AUTHORIZATION_HEADER,
@@ -17,13 +19,17 @@ from barnabas.contract.intake import (
     read_job,
     read_priority,
 )
-from barnabas.contract.problems import Problem, ProblemError, encode_problem, refused
+from barnabas.contract.problems import Problem, ProblemError, encode_problem, problem, refused
 from barnabas.kafka.partitions import ConsumedRecord
 from barnabas.runtime.clock import DatabaseClock
 from barnabas_ingest.credentials import Credentials, bearer
 from barnabas_ingest.submit import idempotency_key, trace_of
 
+log = structlog.get_logger(__name__)
+
 _OURS = frozenset({AUTHORIZATION_HEADER, IDEMPOTENCY_KEY_HEADER, TRACE_HEADER, PRIORITY_HEADER})
+# Python refuses to read a number of thousands of digits.
+_DIGITS_MAX = 20
 
 BadRecord = tuple[ConsumedRecord, Problem]
 
@@ -68,10 +74,29 @@ async def read_records(
             sender = senders.get(credential)
             if sender is None:
                 sender = senders[credential] = await _sender(credential, credentials)
+        except ProblemError as error:
+            bad.append((record, error.problem))
+            continue
+        try:
             wanted.append(_wanted(record, headers, sender, now))
         except ProblemError as error:
             bad.append((record, error.problem))
+        except Exception as error:  # noqa: BLE001 - a record that nobody thought of must not stop those behind it
+            _log_unexpected(record, error)
+            bad.append((record, problem("internal")))
     return wanted, bad
+
+
+def _log_unexpected(record: ConsumedRecord, error: Exception) -> None:
+    # Neither the error's text nor a traceback: they may quote the record.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.error(
+        "intake_record_unreadable",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=f"{type(error).__name__} in {place.name}, line {place.lineno}",
+    )
 
 
 async def _sender(credential: bytes, credentials: Credentials) -> _Sender:
@@ -111,10 +136,10 @@ def _wanted(record: ConsumedRecord, headers: dict[str, bytes], sender: _Sender, 
     )
 
 
-def rejected_headers(record: ConsumedRecord, problem: Problem) -> list[tuple[str, bytes]]:
+def rejected_headers(record: ConsumedRecord, why: Problem) -> list[tuple[str, bytes]]:
     """The headers of the copy for people: as they came but for the credential, and the problem."""
     kept = [(name, value) for name, value in record.headers if name.lower() != AUTHORIZATION_HEADER]
-    return [*kept, (PROBLEM_HEADER, encode_problem(problem))]  # type: ignore[list-item]  # a header may have no value
+    return [*kept, (PROBLEM_HEADER, encode_problem(why))]  # type: ignore[list-item]  # a header may have no value
 
 
 def _headers(record: ConsumedRecord) -> dict[str, bytes]:
@@ -132,4 +157,5 @@ def _headers(record: ConsumedRecord) -> dict[str, bytes]:
 def _priority(header: bytes) -> int:
     """The header's priority, by name or number; a router may set it without touching the body."""
     text = header.decode("latin-1")
-    return read_priority(int(text) if text.isascii() and text.isdigit() else text, pointer=PRIORITY_HEADER)
+    is_number = len(text) <= _DIGITS_MAX and text.isascii() and text.isdigit()
+    return read_priority(int(text) if is_number else text, pointer=PRIORITY_HEADER)

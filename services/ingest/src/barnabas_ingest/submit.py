@@ -52,6 +52,7 @@ async def submit_job(resources: Resources, scope: Scope, receive: Receive) -> An
         started = resources.clock.monotonic()
         given = read_job(body)
         key = idempotency_key(headers.get(b"idempotency-key"), given)
+        mark = None if key is None else (key, fingerprint(body))
         job = submission(
             tenant_id,
             resources.ids.mint(),
@@ -61,11 +62,11 @@ async def submit_job(resources: Resources, scope: Scope, receive: Receive) -> An
             trace=trace_of(headers.get(b"traceparent")),
             now=resources.clock.now(),
         )
-        if key is None:
+        if mark is None:
             parcel = Parcel((job,))
             await resources.plain.store(parcel)
         else:
-            parcel = Parcel((job,), ((key, fingerprint(body)),))
+            parcel = Parcel((job,), (mark,))
             await resources.keyed.store(parcel)
         if parcel.failures:
             failure = parcel.failures[0]

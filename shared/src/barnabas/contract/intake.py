@@ -208,12 +208,27 @@ def fingerprint(body: bytes | Raw) -> bytes:
     """SHA-256 over what was asked for, however it was written and wherever its key stood.
 
     Names are sorted, spaces gone, null means absent: a client that serialises anew is not told that its body differs.
+    Raises `ProblemError` for a number that is beyond all that can be compared, which `read_job` doesn't look at.
     """
-    value = _plain_decoder.decode(body)
-    kept = {name: each for name, each in value.items() if name != "idempotency_key" and each is not None}
-    return hashlib.sha256(_sorted_encoder.encode(kept)).digest()
+    try:
+        value = _plain_decoder.decode(body)
+        kept = {name: each for name, each in value.items() if name != "idempotency_key" and each is not None}
+        return hashlib.sha256(_sorted_encoder.encode(kept)).digest()
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _incomparable(body, str(error).partition(" - at ")[0]) from None
 
 
+def _incomparable(body: bytes | Raw, reason: str) -> ProblemError:
+    detail = f"a job with an idempotency key is compared with others, and this can't be: {reason}"
+    for name, value in _fields_decoder.decode(body).items():
+        try:
+            _plain_decoder.decode(value)
+        except (msgspec.MsgspecError, ValueError):
+            return refused("validation_failed", detail, pointer=f"/{name}")
+    return refused("validation_failed", detail, pointer="")
+
+
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _plain_decoder = msgspec.json.Decoder()
 _sorted_encoder = msgspec.json.Encoder(order="sorted")
 

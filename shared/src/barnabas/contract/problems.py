@@ -14,6 +14,8 @@ from barnabas.errors import BarnabasError
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:barnabas:problem:"
+# Three such texts and the rest are about a kilobyte.
+_TEXT_MAX = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,13 @@ class ProblemError(BarnabasError):
 def problem(code: str, detail: str = "", *, errors: Sequence[FieldError] = ()) -> Problem:
     """The document of that code; without a detail its title says it all."""
     kind = KINDS[code]
-    return Problem(TYPE_PREFIX + code, kind.title, kind.status, code, detail or kind.title, kind.retryable, errors)
+    cut = tuple(FieldError(_cut(each.pointer), _cut(each.detail)) for each in errors)
+    return Problem(TYPE_PREFIX + code, kind.title, kind.status, code, _cut(detail) or kind.title, kind.retryable, cut)
+
+
+def _cut(text: str) -> str:
+    """Names and values of a caller's may stand in it, and they may be as long as his body."""
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
 
 
 def refused(code: str, detail: str = "", *, pointer: str | None = None) -> ProblemError:

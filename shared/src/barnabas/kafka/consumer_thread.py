@@ -25,7 +25,7 @@ from barnabas.kafka import client_settings
 from barnabas.kafka.client_settings import ConsumerOptions
 from barnabas.kafka.loop_side import LoopSide, Taken, ask
 from barnabas.kafka.offset_commits import OffsetCommits
-from barnabas.kafka.partitions import ConsumedRecord, TopicPartition, shown
+from barnabas.kafka.partitions import ConsumedRecord, TopicPartition, headers_of, shown, size_of
 from barnabas.runtime import metrics
 
 log = structlog.get_logger(__name__)
@@ -191,7 +191,7 @@ class ConsumerThread:
         records = [record for record in map(self._record, read) if record is not None]
         if records:
             self.delivered_records += len(records)
-            self.delivered_bytes += sum([len(record.key or b"") + len(record.value or b"") for record in records])
+            self.delivered_bytes += size_of(records)
             self._topic_trouble_since = None
             self._tell(self._side.deliver, records)
 
@@ -222,7 +222,7 @@ class ConsumerThread:
             offset,
             message.key(),
             message.value(),
-            tuple(message.headers() or ()),
+            headers_of(message),
             message.timestamp()[1],
             epoch,
         )

@@ -31,7 +31,8 @@ class IsolatedAttempt:
 
     It keeps its own deadline, which counts from the moment at which the handler starts in its child: a machine that is
     slow to start processes costs no attempt. An attempt that finds no child in time (six seconds, unless set otherwise)
-    is handed back uncharged; one that finds a long line of others is put off, so that it holds no slot meanwhile.
+    is handed back uncharged; one that finds a long line of its own tenant's is put off, so that it holds no slot
+    meanwhile.
     """
 
     __slots__ = (
@@ -70,11 +71,11 @@ class IsolatedAttempt:
         """Run the handler to its outcome; raises nothing but a `CancelledError` from outside, which kills the child."""
         if self._is_interrupted():
             return Run(self._final(None))
-        if self._children.crowded:
+        if self._children.is_crowded_for(self.ctx.tenant_id):
             return Run(Snoozed(_PUT_OFF_SECONDS))
         try:
             async with asyncio.timeout(self._children.wait_seconds) as self._beginning:
-                child = await self._children.take()
+                child = await self._children.take(self.ctx.tenant_id)
         except TimeoutError:
             return Run(self._final(None) if self._is_interrupted() else HandedBack())
         except ChildNotStartedError as error:

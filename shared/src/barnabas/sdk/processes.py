@@ -6,26 +6,37 @@ because it ends when its wire closes.
 Few are started at a time, and a start belongs to nobody: it goes on when whoever it was for has given up, and its child
 goes to the next in line. Where a child can't be forked, its start is a second of CPU. With all of them at once, each
 thrown away by the first who lost patience, four workers on two cores ran none of 1,200 jobs in six minutes.
+
+Tenants take turns (`lines.py`): whoever has none running is next when a place comes free, however many wait of another.
 """
 
 import asyncio
 import os
-from collections import deque
+from uuid import UUID
 
 import structlog
 
 from barnabas.sdk.child import TERMINATE_SECONDS, Child, ChildNotStartedError
+from barnabas.sdk.lines import Lines
 from barnabas.sdk.starting import ChildStarter
 
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 6.0
-"""With the kill's grace this stays below the ten seconds after which an overdue attempt is taken back."""
+"""With the kill's grace this stays below the ten seconds after which an overdue attempt is taken back.
+
+Where minute-long runs hold all places nobody's turn comes that soon. Then the attempt is handed back and comes again at
+once, and its tenant keeps its place between the tenants meanwhile.
+"""
 
 # A child that isn't ready by then is stuck, however slow the machine.
 _START_SECONDS = 60.0
-# For each that may run, so many may wait: the next ones would only hold slots that others can use.
+# For each that may run, so many may wait, of each tenant an equal part of them: the next ones would only hold slots
+# that others can use.
 _WAITING_SHARE = 2
+# A tenant may always have one in line, but no more tenants than so many for each that may run: a quarter of the slots,
+# with what both are by default.
+_WAITING_TENANTS_SHARE = 16
 # A child that was used this often is replaced: whatever leaks in handlers leaks for so long and no longer.
 _RUNS_MAX = 100
 # An idle child holds some 50 MB; after this long without work it was a burst.
@@ -60,8 +71,9 @@ class ChildProcesses:
         self._starting_max = max(1, (os.cpu_count() or 2) // 2) if starting_max is None else starting_max
         self._idle_max = idle_max
         self._retire_above_bytes = retire_above_bytes
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[Child]] = deque()
+        self._lines: Lines[asyncio.Future[Child]] = Lines()
+        self._holders: dict[Child, UUID] = {}
+        """Whose attempt each taken child runs."""
         self._starts: set[asyncio.Task[None]] = set()
         self._idle: list[Child] = []
         self._alive: set[Child] = set()
@@ -79,20 +91,27 @@ class ChildProcesses:
     @property
     def room(self) -> int:
         """How many attempts more would have a child as soon as it is started."""
-        return max(0, self._running_max - self._taken - len(self._waiting))
+        return max(0, self._running_max - len(self._holders) - len(self._lines))
 
-    @property
-    def crowded(self) -> bool:
-        """Whether so many wait for a child already that one more had better come again later."""
-        return len(self._waiting) >= _WAITING_SHARE * self._running_max
+    def is_crowded_for(self, tenant_id: UUID) -> bool:
+        """Whether so many of this tenant wait for a child already that one more had better come again later.
 
-    async def take(self) -> "Child":
-        """A child that is ready, once there is room for it; give it back after. The caller limits the wait.
+        Never because of another tenant's line: only where a great many tenants wait is there no room for one more.
+        """
+        return self._lines.is_full_for(
+            tenant_id,
+            waiters_max=_WAITING_SHARE * self._running_max,
+            tenants_max=_WAITING_TENANTS_SHARE * self._running_max,
+        )
+
+    async def take(self, tenant_id: UUID) -> "Child":
+        """A child that is ready, once it is this tenant's turn; give it back after. The caller limits the wait.
 
         Raises `ChildNotStartedError` when a child could not be started.
         """
-        place: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[Child] = loop.create_future()
+        self._lines.join(tenant_id, place, now=loop.time())
         self._hand_out()
         try:
             return await place
@@ -100,13 +119,13 @@ class ChildProcesses:
             if place.done() and not place.cancelled() and place.exception() is None:
                 # It came in the very moment in which the caller gave up.
                 self.give_back(place.result())
-            elif place in self._waiting:
-                self._waiting.remove(place)
+            else:
+                self._lines.leave(tenant_id, place, now=loop.time())
             raise
 
     def give_back(self, child: "Child") -> None:
         """Say that a taken child has nothing to do any more. It is kept for the next attempt, or ended."""
-        self._taken -= 1
+        self._lines.end(self._holders.pop(child), now=asyncio.get_running_loop().time())
         if child.runs < _RUNS_MAX and child.peak_bytes <= self._retire_above_bytes:
             self._keep(child)
         else:
@@ -131,26 +150,33 @@ class ChildProcesses:
             await asyncio.wait(gone, timeout=TERMINATE_SECONDS)
 
     def _keep(self, child: "Child") -> None:
-        if child.is_usable and not self._is_closed and (self._waiting or len(self._idle) < self._idle_max):
+        if child.is_usable and not self._is_closed and (len(self._lines) or len(self._idle) < self._idle_max):
             self._idle.append(child)
             child.rest(_IDLE_SECONDS, self._retire)
         else:
             child.retire()
 
     def _hand_out(self) -> None:
-        """Idle children go to those who wait, the longest first; what is missing is started."""
-        while self._waiting and self._taken < self._running_max and (child := self._take_idle()) is not None:
-            place = self._waiting.popleft()
-            if place.done():
-                self._keep(child)
-            else:
-                self._taken += 1
-                place.set_result(child)
-        missing = min(len(self._waiting), self._running_max - self._taken)
+        """Idle children go to those who wait, as the tenants' turns are; what is missing is started."""
+        while len(self._holders) < self._running_max and (first := self._first()) is not None:
+            child = self._take_idle()
+            if child is None:
+                break
+            tenant_id, place = first
+            self._lines.start(tenant_id)
+            self._holders[child] = tenant_id
+            place.set_result(child)
+        missing = min(len(self._lines), self._running_max - len(self._holders))
         while not self._is_closed and len(self._starts) < min(missing, self._starting_max):
             start = asyncio.get_running_loop().create_task(self._add(), name="start_child")
             self._starts.add(start)
             start.add_done_callback(self._has_started)
+
+    def _first(self) -> "tuple[UUID, asyncio.Future[Child]] | None":
+        """Whose turn it is, of those who haven't given up."""
+        while (first := self._lines.first()) is not None and first[1].done():
+            self._lines.leave(*first, now=asyncio.get_running_loop().time())
+        return first
 
     def _take_idle(self) -> "Child | None":
         while self._idle:
@@ -165,7 +191,7 @@ class ChildProcesses:
         self._hand_out()
 
     async def _add(self) -> None:
-        """One child more; whoever has waited longest learns it when there can't be one."""
+        """One child more; whoever is next learns it when there can't be one."""
         child: Child | None = None
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -176,11 +202,12 @@ class ChildProcesses:
             if child is not None:
                 child.kill_now()
             log.warning("child_not_started", reason=str(error) or type(error).__name__)
-            while self._waiting:
-                place = self._waiting.popleft()
-                if not place.done():
-                    place.set_exception(ChildNotStartedError(str(error) or type(error).__name__))
-                    break
+            if (first := self._first()) is not None:
+                tenant_id, place = first
+                # That was its turn: the next failure is another tenant's.
+                self._lines.start(tenant_id)
+                self._lines.end(tenant_id, now=asyncio.get_running_loop().time())
+                place.set_exception(ChildNotStartedError(str(error) or type(error).__name__))
         except BaseException:
             if child is not None:
                 child.kill_now()
