@@ -62,6 +62,9 @@ class UpkeepStatements(IntakeStatements):
         has_backlog = any(queue in row.queue_ids for _, queue in tables.backlogs)
         return [_RenewRow(([key[2] for key, _ in asked], [fence for _, fence in asked], 1, has_backlog))]
 
+    def lock_worker(self, worker: UUID) -> Rows:
+        return [(worker,)] if worker in self.tables.workers else []
+
     def delete_worker(self, worker: UUID) -> Rows:
         # Under a batch that its owner doesn't know the row stays, for the reaper: see test_findings.
         if not any(batch.worker == worker for batch in self.tables.batches.values()):

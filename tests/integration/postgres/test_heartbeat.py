@@ -14,6 +14,7 @@ from uuid import UUID
 
 from barnabas.postgres.heartbeat import EXIT_STALLED, Heartbeat
 from tests.support.eventually import eventually
+from tests.support.turns import claim_jobs
 from tests.support.world import World, new_id
 
 # Renewed each second while something is held: no stall of a busy machine is that long.
@@ -188,6 +189,29 @@ async def test_a_connection_that_is_cut_once_costs_no_lease(world: World) -> Non
         )
 
         assert not told.lost_at
+
+
+async def test_a_row_stays_for_the_reaper_while_a_claim_is_on_its_way_whose_answer_nobody_waits_for(
+    world: World,
+) -> None:
+    tenant_id = await world.tenant()
+    (job_id,) = await world.submit(tenant_id)
+    async with beating(world) as (heartbeat, _), world.engine.session() as session:
+        async with session.transaction():
+            await claim_jobs(
+                session, heartbeat.worker_id, new_id(), [(tenant_id, job_id)], {await world.type_id("echo"): 1}
+            )
+            ending = asyncio.create_task(heartbeat.stop(delete_row=True))
+            # Its deletion waits for the claim's end.
+            await eventually(
+                lambda: world.superuser.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database"
+                    " WHERE datname = current_database()) OR NOT granted AND locktype = 'transactionid'"
+                )
+            )
+        await ending
+
+    assert await world.superuser.fetchval("SELECT count(*) FROM workers WHERE worker_id = $1", heartbeat.worker_id) == 1
 
 
 async def test_when_postgres_is_out_of_reach_the_loss_is_told_before_the_lease_is_over(world: World) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from barnabas.errors import DatabaseUnavailableError
+from barnabas.errors import DatabaseUnavailableError, TransientError
 from barnabas.postgres.connecting import connect
 from barnabas.postgres.database import Session, translated
 from barnabas.runtime.crash_points import CrashPoint, reach
@@ -193,9 +193,12 @@ class Heartbeat:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 session = await self._session()
-                await session.execute("delete_worker", self.worker_id)
-        except (DatabaseUnavailableError, asyncpg.PostgresError, TimeoutError):
-            pass  # the lease runs out by itself, and nothing is held under it
+                async with session.transaction():
+                    # First, and by itself: the next statement sees what a claim has committed that this waited for.
+                    await session.execute("lock_worker", self.worker_id)
+                    await session.execute("delete_worker", self.worker_id)
+        except (TransientError, asyncpg.PostgresError, TimeoutError):
+            pass  # the lease runs out by itself
 
     async def _session(self) -> Session:
         if self._connection is None or self._connection.is_closed():

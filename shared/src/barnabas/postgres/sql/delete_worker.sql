@@ -1,4 +1,4 @@
--- delete_worker: a process that stops takes its heartbeat row along, unless a claim whose answer it never got left something under
+-- delete_worker: comes after lock_worker. A process that stops takes its heartbeat row along, unless a claim whose answer it never got left something under
 -- it: then the row stays for the reaper, who finds by it what to take back.
 --   $1 worker_id uuid
 DELETE FROM workers
