@@ -45,3 +45,32 @@ async def test_clients_survive_a_restart_and_the_loss_of_all_of_kafkas_data(tmp_
                 assert old_cluster != new_cluster
     finally:
         await kafka.stop(at_once=True)
+
+
+@pytest.mark.timeout(600)
+async def test_records_of_a_producer_from_before_a_wipe_are_not_taken_for_those_of_one_from_after_it(
+    tmp_path: Path,
+) -> None:
+    kafka = Kafka(tmp_path / "kafka", tmp_path / "kafka.log", heap_mb_max=384)
+    await kafka.start()
+    try:
+        async with Admin(kafka.bootstrap) as admin:
+            await admin.ensure_topics(topics=[topic("work", 1), topic("other", 1)])
+            # The first of its cluster, as the next one will be of its own.
+            async with Producer(kafka.bootstrap, delivery_timeout_seconds=60) as before:
+                await before.send("work", numbered([0]))
+                await kafka.stop(at_once=True)
+                shutil.rmtree(kafka.directory)
+                await kafka.start()
+                await admin.ensure_topics(topics=[topic("work", 1), topic("other", 1)])
+                async with Producer(kafka.bootstrap, delivery_timeout_seconds=60) as after:
+                    await send_at_last(after, "other", numbered([1]))
+                    await send_at_last(before, "other", numbered([2]))
+                    await send_at_last(after, "other", numbered([3]))
+                    await send_at_last(before, "other", numbered([4]))
+            async with Consumer(kafka.bootstrap, group="g", topics=["other"]) as consumer:
+                records = await consume_until(consumer, lambda records: 4 in numbers(records))
+    finally:
+        await kafka.stop(at_once=True)
+
+    assert set(numbers(records)) == {1, 2, 3, 4}

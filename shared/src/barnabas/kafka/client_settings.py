@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +54,22 @@ class _Sparse(logging.Filter):
 
 _librdkafka_log = logging.getLogger("barnabas.kafka.librdkafka")
 _librdkafka_log.addFilter(_Sparse())
+
+
+class ClusterWatch:
+    """The library's log of one client, handed on; `on_other` hears when another cluster answers than before.
+
+    The library tells of that in its log alone. Called from `poll`.
+    """
+
+    def __init__(self, on_other: Callable[[], None]) -> None:
+        self._on_other = on_other
+
+    def log(self, level: int, message: str, *parts: object) -> None:
+        """As the library calls a logger: its first part is the line's kind."""
+        _librdkafka_log.log(level, message, *parts)
+        if parts and parts[0] == "CLUSTERID":
+            self._on_other()
 
 
 @dataclass(frozen=True, slots=True)

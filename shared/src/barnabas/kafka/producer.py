@@ -59,7 +59,7 @@ class Producer:
     def __init__(self, bootstrap: str, *, client_id: str = "barnabas", delivery_timeout_seconds: float = 10.0) -> None:
         self._settings = client_settings.producer(
             bootstrap, client_id, delivery_timeout_seconds=delivery_timeout_seconds
-        ) | {"error_cb": self._on_error}
+        ) | {"error_cb": self._on_error, "logger": client_settings.ClusterWatch(self._on_other_cluster)}
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._client: Any = _Client(self._settings)
@@ -234,6 +234,11 @@ class Producer:
         for batch in list(self._open.values()):
             batch.failure = batch.failure or reason
             self._settle(batch)
+
+    def _on_other_cluster(self) -> None:
+        # A wiped cluster hands out its producers' ids anew: two with the same one are one to the broker, which takes
+        # the records of the second for repetitions of the first's, acknowledges them, and keeps nothing.
+        self._break("another cluster answers")
 
     def _on_error(self, error: Any) -> None:
         if _is_fatal(error):
