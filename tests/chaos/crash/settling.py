@@ -23,6 +23,14 @@ SELECT payload.tenant_id::text, convert_from(payload.payload, 'UTF8')::jsonb ->>
  WHERE NOT EXISTS (SELECT 1 FROM idempotency_keys AS known
                     WHERE known.tenant_id = payload.tenant_id AND known.job_id = payload.job_id)"""
 
+# Who holds what is left, and whether anybody will take it back.
+_HELD = """
+SELECT batch.batch_id, batch.worker_id, batch.claimed_at, batch.tenant_ids, batch.ref_ids, batch.endpoint_ids,
+       worker.service, worker.lease_until, clock_timestamp() AS now
+  FROM lease_batches AS batch
+  LEFT JOIN workers AS worker USING (worker_id)
+ LIMIT 10"""
+
 
 async def until_settled(system: System, database: Any, *, keyed: int, timeout: float = _REST_SECONDS) -> None:
     """Wait until all is stored that was accepted with a key, has ended, and was told to every endpoint."""
@@ -40,7 +48,12 @@ async def until_settled(system: System, database: Any, *, keyed: int, timeout: f
         return {table: count for table, count in found.items() if count}
 
     await system.until_ready()
-    await eventually(left, until=lambda found: not found, timeout=timeout)
+    try:
+        await eventually(left, until=lambda found: not found, timeout=timeout)
+    except AssertionError as error:
+        for row in await database.fetch(_HELD):
+            error.add_note(f"held: {dict(row)}")
+        raise
 
 
 async def judge(system: System, database: Any, *, rules: Rules = RULES) -> tuple[list[Event], Final, list[Violation]]:
