@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from barnabas.postgres.database import Database
+from barnabas.runtime.crash_points import CrashPoint
 from barnabas_worker.recall import recall_batches, recall_once
 from tests.integration.worker.conftest import StartWorker
 from tests.support import handlers
@@ -152,6 +153,32 @@ async def test_a_drain_hands_back_what_does_not_end_and_charges_nothing(
     await world.until(tenant, running=4)
 
     code = await worker.end()
+    rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
+
+    assert code == 0
+    assert {tuple(row) for row in rows} == {(2, 0, 0)}
+    assert await world.superuser.fetchval("SELECT count(*) FROM workers") == 0
+    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+
+
+async def test_a_drain_hands_back_what_a_claim_brings_that_was_on_its_way(
+    world: World, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barnabas_worker.turns._HAND_BACK_SECONDS", 60.0)
+    reached: list[CrashPoint] = []
+    monkeypatch.setattr("barnabas_worker.turns.reach", reached.append)
+    tenant = await world.tenant(running_at_most=4)
+    jobs = await world.insert(tenant, "wait_for_ever", count=4)
+    worker = await start_worker(DRAIN_SECONDS="61")
+    async with world.superuser.transaction():
+        await world.superuser.fetch("SELECT 1 FROM gates WHERE tenant_id = $1 FOR UPDATE", tenant)
+        await world.publish(tenant, jobs)
+        await eventually(lambda: world.superuser.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        worker.stop.set()
+        # Its patience with what still runs is over.
+        await eventually(lambda: CrashPoint.WORKER_BEFORE_HAND_BACK in reached)
+
+    code = await worker.ended()
     rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
 
     assert code == 0

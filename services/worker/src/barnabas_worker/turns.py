@@ -97,8 +97,8 @@ class Turns:
 
     @property
     def holds_nothing(self) -> bool:
-        """Whether every claimed job has been written off."""
-        return not self.resources.holdings.jobs and not self.resources.finished and not self.writing
+        """Whether every claimed job has been written off, and no claim is on its way."""
+        return not self.resources.holdings.batches and not self.resources.finished and not self.writing
 
     def _on_end(self, held: Held, run: Run, seconds: float) -> None:
         resources = self.resources
