@@ -6,7 +6,7 @@ record would have been read by now, and would have moved it. Pure: times are Uni
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from confluent_kafka import murmur2
 
@@ -85,6 +85,13 @@ class Resent(Generic[K]):
         self._sent = {key: sent for key, sent in self._sent.items() if key in keys}
 
 
+class _Wipe(NamedTuple):
+    at: float
+    """When it was noticed."""
+    whole_at: float
+    """When the topic was last seen before the first of its wipes."""
+
+
 class LostRecords:
     """What one leader knows about records that came late into Kafka, or went with a topic."""
 
@@ -92,8 +99,7 @@ class LostRecords:
         """`on_wiped` is called whenever there is a wipe to be made good."""
         self._on_wiped = on_wiped
         self._late: deque[tuple[float, float, float]] = deque(maxlen=_LATE_MAX)
-        self._wiped: dict[str, float] = {}
-        self._whole: dict[str, float] = {}
+        self._wiped: dict[str, _Wipe] = {}
 
     def told_late(self, *, from_at: float, until_at: float, told_at: float) -> None:
         """What became ready in that time reached Kafka only now: the outbox had to wait."""
@@ -114,25 +120,28 @@ class LostRecords:
 
         `whole_at` is when the one before was last seen, where that is known.
         """
-        self._wiped[topic] = at
-        self._whole.setdefault(topic, at if whole_at is None else whole_at)
+        earlier = self._wiped.get(topic)
+        if earlier is not None:
+            whole_at = earlier.whole_at
+        self._wiped[topic] = _Wipe(at, at if whole_at is None else whole_at)
         self._on_wiped()
 
     def made_good(self, topics: set[str], *, before: float) -> set[str]:
         """Forget wipes noticed before then; returns the topics that this was true of."""
-        done = {topic for topic in topics if self._wiped.get(topic, before) < before}
+        done = {topic for topic in topics & self.wiped if self._wiped[topic].at < before}
         for topic in done:
             del self._wiped[topic]
-            del self._whole[topic]
         return done
 
     def wiped_at(self, topic: str) -> float:
         """When the topic's loss was noticed; minus infinity while nothing is to be made good."""
-        return self._wiped.get(topic, float("-inf"))
+        wipe = self._wiped.get(topic)
+        return float("-inf") if wipe is None else wipe.at
 
     def whole_at(self, topic: str) -> float:
         """When the topic that was wiped was last seen, as far as is known; infinity when none was."""
-        return self._whole.get(topic, float("inf"))
+        wipe = self._wiped.get(topic)
+        return float("inf") if wipe is None else wipe.whole_at
 
     @property
     def wiped(self) -> frozenset[str]:
