@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tests.chaos.final import Final
 from tests.chaos.ledger import LEDGER_VARIABLE, Event, own_ledger, read_ledgers
 from tests.chaos.meddling import Meddling
 from tests.chaos.proxy import open_proxy
-from tests.chaos.rows import count_left, read_final
+from tests.chaos.rows import count_left, count_told, read_final
 from tests.chaos.schedule import SERVICES, WORKERS, Planned, plan
 from tests.chaos.servers import ChaosServers, open_chaos_servers
 from tests.chaos.violation import Rules, Violation
@@ -76,6 +76,8 @@ class Outcome:
     survivors: list[str] = field(default_factory=list)
     """What was still open at the end, and what the product says about it."""
     statuses: dict[int, int] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+    """Jobs by state, as the product lists them to their tenants."""
     cancelled: int = 0
     redriven: int = 0
     load_seconds: float = 0.0
@@ -155,6 +157,7 @@ async def _break(
             # What was given up is an answer that may never be given, and may never be stored.
             await _settle(stack, outcome, tenants, asked=0 if load.wrong else len(wanted))
             outcome.settle_seconds = time.monotonic() - began
+            outcome.told = await _told(stack, tenants)
             outcome.wrong = load.wrong
             outcome.statuses = dict(sorted(load.statuses.items()))
             outcome.cancelled, outcome.redriven = meddling.cancelled, meddling.redriven
@@ -178,6 +181,11 @@ async def _settle(stack: Stack, outcome: Outcome, tenants: Sequence[ChaosTenant]
             outcome.survivors += await _explained(stack, connection, tenants)
 
 
+async def _told(stack: Stack, tenants: Sequence[ChaosTenant]) -> dict[str, int]:
+    async with AsyncExitStack() as clients:
+        return await count_told([await clients.enter_async_context(stack.client(tenant.key)) for tenant in tenants])
+
+
 async def _explained(stack: Stack, connection: Any, tenants: Sequence[ChaosTenant]) -> list[str]:
     keys = {tenant.id: tenant.key for tenant in tenants}
     rows = await connection.fetch("SELECT tenant_id::text, job_id::text FROM jobs LIMIT $1", _SURVIVORS_SHOWN)
@@ -193,7 +201,7 @@ async def _explained(stack: Stack, connection: Any, tenants: Sequence[ChaosTenan
 
 async def _judge(stack: Stack, servers: ChaosServers, ledger: Path, outcome: Outcome) -> None:
     async with stack.database() as connection:
-        outcome.final = await read_final(connection, servers.kafka_address)
+        outcome.final = await read_final(connection, servers.kafka_address, counted=outcome.told)
     began = time.monotonic()
     outcome.events = await asyncio.to_thread(read_ledgers, ledger)
     window = outcome.options.fault_window_seconds

@@ -26,7 +26,7 @@ from tests.chaos.ledger import (
     own_ledger,
     read_ledgers,
 )
-from tests.chaos.rows import read_final, result_hash, until_quiet
+from tests.chaos.rows import count_told, read_final, result_hash, until_quiet
 from tests.support.receiver import Receiver, open_receiver
 from tests.support.stack import open_stack
 
@@ -94,7 +94,7 @@ async def test_the_rows_and_topics_of_a_real_system_agree_with_the_ledger(tmp_pa
                 await until_quiet(database, timeout=_QUIET_SECONDS)
                 ledger.write(Redriven(now(), tenant, *await _redrive(load)))
                 await until_quiet(database, timeout=_QUIET_SECONDS)
-                final = await read_final(database, stack.told["kafka"])
+                final = await read_final(database, stack.told["kafka"], counted=await count_told([client]))
             assert endpoint.secret is not None
             assert gone.secret is not None
             secrets = {"/all": (str(endpoint.id), endpoint.secret), "/gone": (str(gone.id), gone.secret)}
