@@ -1,5 +1,6 @@
 """What every test may ask for: the session's servers, and a database of its own; and how properties are tried."""
 
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,13 @@ from tests.support.servers import Servers, open_servers
 # Few examples, without a limit for each, and the same ones each time: what they find is for ever, not for one run.
 settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
+
+
+def pytest_configure() -> None:
+    """A run that is told to end takes along what it has started, as one that is interrupted does."""
+    # A shell has what it starts in the background ignore this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
 
 
 @pytest.fixture(scope="session")
