@@ -1,13 +1,10 @@
-"""Both clients against a real socket: what they send, how they read answers, when they try again."""
+"""Both clients against a real socket: what they send, and how they read answers."""
 
-import asyncio
 import inspect
 import json
-import socket
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -20,10 +17,8 @@ from barnabas.client.errors import (
     JobNotEndedError,
     ProblemError,
     RejectedProblemError,
-    TransientProblemError,
     UnreadableAnswerError,
 )
-from barnabas.client.flows import Retries
 from barnabas.client.models import NewJob
 from barnabas.contract import explain as explain_contract
 from barnabas.contract import http, problems
@@ -31,62 +26,9 @@ from barnabas.contract import jobs as job_contract
 from barnabas.contract import limits as limits_contract
 from barnabas.contract.intake import read_job
 from barnabas.domain.backoff import RetryPolicy
-from barnabas.errors import RejectedError, TransientError
-from tests.unit.client.server import HANG_UP, Reply, Script, scripted_server
-
-JOB_ID = UUID("0190f3c2-0000-7000-8000-000000000001")
-KEY = "bnb_test_key"
-QUICK = Retries(base_seconds=0.001, cap_seconds=0.002)
-
-
-@pytest.fixture
-def server() -> Iterator[Script]:
-    with scripted_server() as script:
-        yield script
-
-
-class Caller:
-    """Calls either client by a method's name, so that each test is about both."""
-
-    def __init__(self, kind: str, url: str, retries: Retries = QUICK) -> None:
-        self._client = (
-            Client(url, KEY, timeout=60, retries=retries)
-            if kind == "blocking"
-            else AsyncClient(url, KEY, timeout=60, retries=retries)
-        )
-
-    async def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        method = getattr(self._client, name)
-        if isinstance(self._client, AsyncClient):
-            answer = method(*args, **kwargs)
-            return [each async for each in answer] if isinstance(answer, AsyncIterator) else await answer
-
-        def call() -> Any:
-            answer = method(*args, **kwargs)
-            return list(answer) if isinstance(answer, Iterator) else answer
-
-        return await asyncio.to_thread(call)
-
-    async def close(self) -> None:
-        if isinstance(self._client, AsyncClient):
-            await self._client.aclose()
-        else:
-            self._client.close()
-
-
-@pytest.fixture(params=["blocking", "async"])
-async def call(request: pytest.FixtureRequest, server: Script) -> AsyncIterator[Caller]:
-    caller = Caller(request.param, server.url)
-    yield caller
-    await caller.close()
-
-
-def job(status: str = "queued", **more: Any) -> dict[str, Any]:
-    return {"id": str(JOB_ID), "status": status} | more
-
-
-def problem(code: str, status: int, *, retryable: bool = False) -> dict[str, Any]:
-    return {"status": status, "code": code, "type": f"urn:{code}", "title": code, "retryable": retryable}
+from barnabas.errors import RejectedError
+from tests.unit.client.caller import JOB_ID, KEY, Caller, job, problem
+from tests.unit.client.server import HANG_UP, Reply, Script
 
 
 class Order(BaseModel):
@@ -165,72 +107,6 @@ async def test_a_problem_becomes_an_error_that_carries_the_document(server: Scri
     assert error.problem.status == 422
     assert error.problem.errors[0].pointer == "/type"
     assert len(server.asked) == 1
-
-
-async def test_overload_is_transient_and_a_keyed_submission_is_tried_again(server: Script, call: Caller) -> None:
-    busy = Reply(503, problem("overloaded", 503, retryable=True))
-    server.will(busy, busy, Reply(202, job()))
-
-    assert (await call("submit", "echo", 1, idempotency_key="k")).id == JOB_ID
-    assert len({asked.body for asked in server.asked}) == 1
-    assert [asked.headers["idempotency-key"] for asked in server.asked] == ["k"] * 3
-
-
-async def test_a_submission_without_a_key_is_never_sent_twice(server: Script, call: Caller) -> None:
-    server.will(Reply(503, problem("overloaded", 503, retryable=True), {"Retry-After": "0"}))
-    with pytest.raises(TransientProblemError) as caught:
-        await call("submit", "echo", 1)
-    server.will(HANG_UP)
-    with pytest.raises(ApiUnreachableError):
-        await call("submit", "echo", 1)
-
-    assert isinstance(caught.value, TransientError)
-    assert len(server.asked) == 2
-
-
-async def test_a_lost_answer_is_asked_for_again_where_that_is_safe(server: Script, call: Caller) -> None:
-    server.will(HANG_UP, Reply(202, job()), HANG_UP, HANG_UP, Reply(200, job("running")))
-
-    assert (await call("submit", "echo", 1, idempotency_key="k")).id == JOB_ID
-    assert (await call("get", JOB_ID)).status == "running"
-    assert len(server.asked) == 5
-
-
-async def test_a_rate_limit_is_waited_out_even_without_a_key(server: Script, call: Caller) -> None:
-    server.will(Reply(429, problem("rate_limited", 429, retryable=True), {"Retry-After": "1"}), Reply(202, job()))
-    started = asyncio.get_running_loop().time()
-
-    assert (await call("submit", "echo", 1)).id == JOB_ID
-    assert asyncio.get_running_loop().time() - started >= 1.0
-
-
-async def test_a_wait_beyond_all_patience_is_left_to_the_caller(server: Script, call: Caller) -> None:
-    server.will(Reply(429, problem("quota", 429, retryable=True), {"Retry-After": "3600"}))
-
-    with pytest.raises(TransientProblemError) as caught:
-        await call("get", JOB_ID)
-
-    assert caught.value.retry_after_seconds == 3600
-
-
-async def test_trying_again_has_an_end(server: Script, call: Caller) -> None:
-    server.will(*[Reply(503, problem("overloaded", 503, retryable=True))] * 9)
-
-    with pytest.raises(TransientProblemError):
-        await call("get", JOB_ID)
-
-    assert len(server.asked) == QUICK.tries_max
-
-
-async def test_a_connection_that_was_refused_is_unreachable() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        for kind in ("blocking", "async"):
-            caller = Caller(kind, url, Retries(tries_max=2, base_seconds=0.001))
-            with pytest.raises(ApiUnreachableError):
-                await caller("submit", "echo", 1)
-            await caller.close()
 
 
 async def test_an_answer_of_something_else_is_no_job(server: Script, call: Caller) -> None:
