@@ -241,16 +241,15 @@ class Proxy:
 
 @asynccontextmanager
 async def open_proxy(
-    target_port: int, *, choice: random.Random, port: int = 0, avoid: frozenset[int] = frozenset()
+    target_port: int, *, choice: random.Random, avoid: frozenset[int] = frozenset()
 ) -> AsyncIterator[Proxy]:
     """A proxy before a port of loopback that lets everything pass; the server need not be there yet.
 
     Its own port is none of `avoid`.
     """
-    port = port or ports.free_port(avoid=avoid | {target_port})
     # Bound and never listening, so that the port stays ours while connections are refused.
-    with _bound(port, also_in_use=False):
-        proxy = Proxy(port, (ports.LOOPBACK, target_port), choice)
+    with _own(avoid | {target_port}) as own:
+        proxy = Proxy(own.getsockname()[1], (ports.LOOPBACK, target_port), choice)
         await proxy.set(Pass())
         try:
             yield proxy
@@ -258,10 +257,24 @@ async def open_proxy(
             await proxy.close()
 
 
+def _own(avoid: frozenset[int]) -> socket.socket:
+    while True:
+        port = ports.free_port(avoid=avoid)
+        try:
+            return _bound(port, also_in_use=False)
+        except OSError:
+            # A server could have it, but connections of its last one linger.
+            avoid |= {port}
+
+
 def _bound(port: int, *, also_in_use: bool = True) -> socket.socket:
     bound = socket.socket()
     # Without it the port is a taken one for everybody else who looks.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, also_in_use)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    bound.bind((ports.LOOPBACK, port))
+    try:
+        bound.bind((ports.LOOPBACK, port))
+    except OSError:
+        bound.close()
+        raise
     return bound

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -265,6 +266,20 @@ async def test_a_proxy_leaves_the_port_of_a_server_that_is_not_there_yet(monkeyp
     for _ in range(60):
         async with open_proxy(few[0], choice=random.Random(1)) as proxy:
             assert proxy.port != few[0]
+
+
+async def test_a_proxy_leaves_a_port_on_which_connections_of_another_server_linger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, free, target = [port for port in range(20_000, 20_200) if ports.is_free(port)][:3]
+    with socket.create_server((ports.LOOPBACK, left)) as server, socket.create_connection(server.getsockname()):
+        # Who ends a connection first is the one that waits afterwards.
+        server.accept()[0].close()
+    monkeypatch.setattr(ports, "_RANGE", [left, free])
+
+    for _ in range(20):
+        async with open_proxy(target, choice=random.Random(1)) as proxy:
+            assert proxy.port == free
 
 
 async def test_the_same_seed_delays_alike(echo: Echo) -> None:
