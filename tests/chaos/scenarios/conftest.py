@@ -8,8 +8,8 @@ import pytest
 from tests.chaos.scenarios.instruments import APP
 from tests.support.stack import Stack, open_stack
 
-# Servers that fail over, fill their disks and stand still take minutes: `make scenarios` asks for them.
-collect_ignore = [] if os.environ.get("CHAOS_SCENARIOS") else ["test_load.py", "test_processes.py", "test_servers.py"]
+# Those that start servers of their own take minutes each: `make scenarios` asks for them.
+collect_ignore = [] if os.environ.get("CHAOS_SCENARIOS") else ["test_own_systems.py"]
 
 
 @pytest.fixture(scope="package")
