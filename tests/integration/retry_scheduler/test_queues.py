@@ -26,7 +26,7 @@ from barnabas_retry_scheduler.measure import measure_lag_once
 from barnabas_retry_scheduler.reconcile import Reconciler
 from barnabas_retry_scheduler.relay_outbox import relay_once
 from barnabas_retry_scheduler.resources import Resources
-from tests.integration.retry_scheduler.conftest import of_job, wipe
+from tests.integration.retry_scheduler.conftest import keep, of_job, wipe
 from tests.integration.retry_scheduler.test_delays import carrying
 from tests.integration.retry_scheduler.test_reconciling import grow_old, publish_old, read_all, walk
 from tests.support.eventually import eventually
@@ -131,6 +131,26 @@ async def test_after_a_wipe_of_a_queues_topic_its_jobs_are_sent_again_and_no_oth
 
     assert scheduler.lost.wiped == frozenset()
     assert await keep_topics_once(scheduler) == []
+
+
+async def test_jobs_of_a_queue_that_went_with_its_cluster_before_anybody_looked_are_sent_again(
+    world: World, scheduler: Resources, readers: Admin, queue: str
+) -> None:
+    tenant_id = await world.tenant()
+    await keep_topics_once(scheduler)
+    name = topics.job_topic(queue, 0)
+    await world.queue(queue)
+    # As the first submission does.
+    await readers.ensure_topics(topics=topics.topics_of_queue(queue))
+    jobs = await world.submit(tenant_id, count=40, priority=0, queue=queue)
+    await readers.delete_topics([name])
+    await world.superuser.execute("UPDATE kafka_topics SET cluster_id = 'another'")
+    await eventually(lambda: keep(scheduler), until=lambda changed: name in changed)
+
+    async with TopicReader(world.kafka, name) as topic:
+        assert await walk(Reconciler(scheduler, page_rows=20)) == 40
+        for job_id in jobs:
+            await topic.until(of_job(job_id))
 
 
 async def test_a_backlog_of_a_queue_that_nobody_has_ever_read_is_not_sent_again(

@@ -1,4 +1,4 @@
-"""Topics are held as the table says, and recognised: another id means another, empty log.
+"""Topics are held as the table says, and recognised: another id, or another cluster, means another, empty log.
 
 Postgres remembers each topic's identity. The new one is written down only when what the old topic held has been made
 good, so a process that dies in between begins again.
@@ -61,8 +61,12 @@ async def keep_topics_once(resources: Resources) -> list[str]:
         return []
     async with resources.database.session() as session:
         known = resources.remembered = await read_kafka_topics(session)
+    # One that nobody had looked at yet, of a queue made a moment ago, went with its cluster as all others did.
+    is_other_cluster = any(cluster != cluster_id for cluster, _ in known.values())
     changed = sorted(
-        topic for topic, identity in resources.identities.items() if known.get(topic, identity) != identity
+        topic
+        for topic, identity in resources.identities.items()
+        if (known[topic] != identity if topic in known else is_other_cluster)
     )
     repaired = made_good(resources.queues)
     for topic in changed:
@@ -70,8 +74,9 @@ async def keep_topics_once(resources: Resources) -> list[str]:
         is_news = topic not in resources.lost.wiped or before.get(topic) != resources.identities[topic]
         if topic in repaired and is_news:
             resources.lost.topic_wiped(topic, now, whole_at=seen_at)
-            log.error("topic_wiped", topic=topic, known=known[topic][1], found=resources.identities[topic][1])
-    settled = [topic for topic in resources.identities if known.get(topic) is None]
+            _, was = known.get(topic, ("", None))
+            log.error("topic_wiped", topic=topic, known=was, found=resources.identities[topic][1])
+    settled = [topic for topic in resources.identities if topic not in known and topic not in changed]
     settled += [topic for topic in changed if topic not in repaired]
     await remember_topics(resources, settled)
     return changed
