@@ -62,7 +62,7 @@ async def keep_topics_once(resources: Resources) -> list[str]:
     async with resources.database.session() as session:
         known = resources.remembered = await read_kafka_topics(session)
     # One that nobody had looked at yet, of a queue made a moment ago, went with its cluster as all others did.
-    is_other_cluster = any(cluster != cluster_id for cluster, _ in known.values())
+    is_other_cluster = any(known[topic][0] != cluster_id for topic in topic_ids if topic in known)
     changed = sorted(
         topic
         for topic, identity in resources.identities.items()
