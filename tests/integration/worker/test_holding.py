@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -153,12 +154,9 @@ async def test_a_drain_hands_back_what_does_not_end_and_charges_nothing(
     await world.until(tenant, running=4)
 
     code = await worker.end()
-    rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
 
     assert code == 0
-    assert {tuple(row) for row in rows} == {(2, 0, 0)}
-    assert await world.superuser.fetchval("SELECT count(*) FROM workers") == 0
-    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+    await _assert_handed_back(world, jobs)
 
 
 async def test_a_drain_hands_back_what_a_claim_brings_that_was_on_its_way(
@@ -179,12 +177,9 @@ async def test_a_drain_hands_back_what_a_claim_brings_that_was_on_its_way(
         await eventually(lambda: CrashPoint.WORKER_BEFORE_HAND_BACK in reached)
 
     code = await worker.ended()
-    rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
 
     assert code == 0
-    assert {tuple(row) for row in rows} == {(2, 0, 0)}
-    assert await world.superuser.fetchval("SELECT count(*) FROM workers") == 0
-    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0
+    await _assert_handed_back(world, jobs)
 
 
 async def test_an_idle_worker_leaves_no_rows_behind(world: World, start_worker: StartWorker) -> None:
@@ -200,3 +195,11 @@ async def test_an_idle_worker_leaves_no_rows_behind(world: World, start_worker: 
         )
 
     assert await eventually(rows, until=lambda counts: counts == (0, 0)) == (0, 0)
+
+
+async def _assert_handed_back(world: World, jobs: list[UUID]) -> None:
+    """All are queued again at nobody's cost, and nothing is left of who held them."""
+    rows = await world.superuser.fetch("SELECT state, attempt, losses FROM jobs WHERE job_id = ANY ($1)", jobs)
+    assert {tuple(row) for row in rows} == {(2, 0, 0)}
+    assert await world.superuser.fetchval("SELECT count(*) FROM workers") == 0
+    assert await world.superuser.fetchval("SELECT count(*) FROM lease_batches") == 0

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from typing import Any
 from uuid import UUID
 
 from barnabas.sdk.lines import Lines
@@ -28,7 +29,7 @@ def serve(lines: Lines[str], count: int = 1, *, runs: bool = False) -> str:
     return served
 
 
-def is_full(lines: Lines[str], tenant_id: UUID, *, waiters_max: int = 4, tenants_max: int = 100) -> bool:
+def is_full(lines: Lines[Any], tenant_id: UUID, *, waiters_max: int = 4, tenants_max: int = 100) -> bool:
     return lines.is_full_for(tenant_id, waiters_max=waiters_max, tenants_max=tenants_max)
 
 
@@ -161,7 +162,7 @@ def test_the_whole_is_bounded_whoever_comes_in_whatever_order() -> None:
         if waiting and chance.random() < 0.2:
             gone = waiting.pop(chance.randrange(len(waiting)))
             lines.leave(*gone, now=0.0)
-        elif not is_full_now(lines, tenant_id, waiters_max, tenants_max):
+        elif not is_full(lines, tenant_id, waiters_max=waiters_max, tenants_max=tenants_max):
             lines.join(tenant_id, number, now=0.0)
             waiting.append((tenant_id, number))
         most["waiters"] = max(most["waiters"], len(lines))
@@ -170,7 +171,3 @@ def test_the_whole_is_bounded_whoever_comes_in_whatever_order() -> None:
     bound = waiters_max * sum(1 / n for n in range(1, tenants_max + 1)) + tenants_max
     assert most["tenants"] == tenants_max
     assert most["waiters"] <= bound
-
-
-def is_full_now(lines: Lines[int], tenant_id: UUID, waiters_max: int, tenants_max: int) -> bool:
-    return lines.is_full_for(tenant_id, waiters_max=waiters_max, tenants_max=tenants_max)

@@ -92,6 +92,9 @@ class _Wipe(NamedTuple):
     """When the topic was last seen before the first of its wipes."""
 
 
+_NEVER = _Wipe(at=float("-inf"), whole_at=float("inf"))
+
+
 class LostRecords:
     """What one leader knows about records that came late into Kafka, or went with a topic."""
 
@@ -135,13 +138,11 @@ class LostRecords:
 
     def wiped_at(self, topic: str) -> float:
         """When the topic's loss was noticed; minus infinity while nothing is to be made good."""
-        wipe = self._wiped.get(topic)
-        return float("-inf") if wipe is None else wipe.at
+        return self._wiped.get(topic, _NEVER).at
 
     def whole_at(self, topic: str) -> float:
         """When the topic that was wiped was last seen, as far as is known; infinity when none was."""
-        wipe = self._wiped.get(topic)
-        return float("inf") if wipe is None else wipe.whole_at
+        return self._wiped.get(topic, _NEVER).whole_at
 
     @property
     def wiped(self) -> frozenset[str]:
