@@ -61,7 +61,7 @@ bench-peers: $(READY)  ## run beside other engines: PEERS=directory of the peers
 chaos: $(READY) jars  ## break everything by chance for ten minutes, and judge (ARGS="--seed 7 --seconds 60 --jobs 5000")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-crash: $(READY) jars  ## kill the services at every named crash point, half an hour (ARGS="--times 5 --points ingest.after_commit")
+crash: $(READY) jars  ## kill the services at every named crash point, some 40 minutes (ARGS="--times 5 --points ingest.after_commit")
 	$(BIN)/python -m tests.chaos.crash --times 50 $(ARGS)
 
 scenarios: $(READY) jars  ## single faults on whole systems, short forms (figures: python -m tests.chaos.scenarios all --full)
